@@ -1,0 +1,1 @@
+//! The NIC families, and the models of them.

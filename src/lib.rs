@@ -1,0 +1,21 @@
+//! vfring
+#![deny(missing_docs)]
+
+mod addr;
+mod error;
+mod mem;
+mod mmio;
+mod port;
+mod ring;
+mod spec;
+
+pub use addr::{Iova, MacAddr, PciAddress};
+pub use error::{Error, Result};
+pub use mem::*;
+pub use mmio::PciId;
+pub use port::*;
+pub use ring::*;
+pub use spec::{DeviceSpec, SimSpec};
+
+#[path = "../drivers/mod.rs"]
+pub mod drivers;

@@ -1,0 +1,98 @@
+//! Per-packet metadata that travels beside a packet in a burst: what the NIC found ([`RxInfo`]) and what it is asked
+//! to do ([`TxInfo`]).
+#![forbid(unsafe_code)]
+
+bitflags::bitflags! {
+    /// What the NIC recognised in a received frame. Flags combine: `IPV4 | TCP`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+    pub struct PacketType: u16 {
+        /// IPv4 header.
+        const IPV4 = 1 << 0;
+        /// IPv4 header with options.
+        const IPV4_OPTIONS = 1 << 1;
+        /// IPv6 header.
+        const IPV6 = 1 << 2;
+        /// IPv6 header with extension headers.
+        const IPV6_EXTENSIONS = 1 << 3;
+        /// TCP header.
+        const TCP = 1 << 4;
+        /// UDP header.
+        const UDP = 1 << 5;
+        /// SCTP header.
+        const SCTP = 1 << 6;
+    }
+}
+
+/// The NIC's verdict on a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+#[repr(u8)]
+pub enum Checksum {
+    /// The NIC did not look.
+    #[default]
+    Unchecked = 0,
+    /// The checksum is right.
+    Good = 1,
+    /// The checksum is wrong.
+    Bad = 2,
+}
+
+/// What the NIC found out about a received packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct RxInfo {
+    /// RSS hash, where the NIC computed one.
+    pub hash: Option<u32>,
+    /// The VLAN tag (TCI, host byte order) that the NIC stripped.
+    pub vlan_tci: Option<u16>,
+    /// Recognised headers.
+    pub packet_type: PacketType,
+    /// Verdict on the IPv4 header checksum.
+    pub ip_checksum: Checksum,
+    /// Verdict on the TCP, UDP or SCTP checksum.
+    pub l4_checksum: Checksum,
+}
+
+/// Which L4 checksum the NIC inserts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+#[repr(u8)]
+pub enum L4 {
+    /// None.
+    #[default]
+    None = 0,
+    /// TCP; the checksum field holds the pseudo-header sum.
+    Tcp = 1,
+    /// UDP; the checksum field holds the pseudo-header sum.
+    Udp = 2,
+    /// SCTP (CRC32c).
+    Sctp = 3,
+}
+
+/// What the NIC is asked to do to a packet that is sent. Read only by queues opened with offloads.
+///
+/// Lengths are in bytes and describe the headers at the start of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TxInfo {
+    /// Length of the Ethernet header (14, or 18 with a tag in the frame); at most 127.
+    pub l2_len: u8,
+    /// Length of the IP header with options or extensions; at most 511.
+    pub l3_len: u16,
+    /// Length of the L4 header; needed for TSO.
+    pub l4_len: u8,
+    /// Insert the IPv4 header checksum (its field holds 0).
+    pub ip_checksum: bool,
+    /// The packet is IPv6 (`false`: IPv4). Only looked at when L4 or IP offloads are asked for.
+    pub ipv6: bool,
+    /// Insert this L4 checksum.
+    pub l4: L4,
+    /// Segment the TCP payload into pieces of this many bytes; 0 sends the frame as it is.
+    pub tso_mss: u16,
+    /// Insert a VLAN tag with this TCI (host byte order).
+    pub vlan_tci: Option<u16>,
+}
+
+impl TxInfo {
+    /// True when nothing is asked for.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        !self.ip_checksum && self.l4 == L4::None && self.tso_mss == 0 && self.vlan_tci.is_none()
+    }
+}

@@ -1,0 +1,167 @@
+//! What a NIC family implements so that the port framework can drive it: the trait [`Device`].
+//!
+//! The framework owns the life cycle, the settings to restore and the queues' state; a family owns its registers and
+//! its mailbox. Nothing here touches ring memory. A `Device` is only ever called by the thread that holds the
+//! port or its control.
+
+use std::time::Duration;
+
+use crate::addr::{Iova, MacAddr};
+use crate::error::Result;
+use crate::mmio::{Bus, Doorbell};
+
+/// What a function can do, known once it is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Caps {
+    /// Driver's name: `igbvf`.
+    pub family: &'static str,
+    /// The part: `82576 VF`.
+    pub part: &'static str,
+    /// Receive queues of this VF.
+    pub rx_queues: u16,
+    /// Transmit queues of this VF.
+    pub tx_queues: u16,
+    /// Smallest ring, in descriptors.
+    pub ring_min: u16,
+    /// Largest ring, in descriptors.
+    pub ring_max: u16,
+    /// Rings are a multiple of this many descriptors.
+    pub ring_multiple: u16,
+    /// Largest MTU in bytes.
+    pub mtu_max: u16,
+    /// Receive buffers are a multiple of this many bytes.
+    pub rx_buffer_granule: u16,
+    /// Most buffers that one sent frame may span.
+    pub max_segments: u8,
+}
+
+/// What the program asked of the VF; the framework keeps it and restores it after every reset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// The station address asked for; `None` keeps the PF's, or a random one where the PF gave none.
+    pub mac: Option<MacAddr>,
+    /// Largest payload of a frame, in bytes, without Ethernet header, VLAN tags and FCS.
+    pub mtu: u16,
+    /// Accepted VLAN ids.
+    pub vlans: std::collections::BTreeSet<u16>,
+    /// Accepted group addresses.
+    pub multicast: Vec<MacAddr>,
+    /// Accepted unicast addresses besides the station address.
+    pub unicast: Vec<MacAddr>,
+    /// Accept every unicast frame.
+    pub promiscuous: bool,
+    /// Accept every multicast frame.
+    pub all_multicast: bool,
+}
+
+/// One ring to program into the device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingPlan {
+    /// Queue number.
+    pub queue: u16,
+    /// Where the device sees the first descriptor.
+    pub base: Iova,
+    /// Descriptors in the ring.
+    pub entries: u16,
+    /// Bytes of a receive buffer, a multiple of the granule (0 for transmit).
+    pub buffer_len: u16,
+    /// True when the ring's interrupts are wanted: vector number = `vector`.
+    pub vector: Option<u16>,
+}
+
+/// State of the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Link {
+    /// Frames can pass.
+    pub up: bool,
+    /// Speed in Mb/s; 0 while down.
+    pub speed_mbps: u32,
+    /// Full duplex.
+    pub full_duplex: bool,
+}
+
+/// The device's own counters since the port was opened, extended to 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Frames sent.
+    pub tx_packets: u64,
+    /// Octets received, FCS included.
+    pub rx_octets: u64,
+    /// Octets sent, FCS included.
+    pub tx_octets: u64,
+    /// Multicast frames received.
+    pub rx_multicast: u64,
+    /// Frames received from other functions of the same port; part of `rx_packets`.
+    pub rx_loopback_packets: u64,
+    /// Frames sent to other functions of the same port; part of `tx_packets`.
+    pub tx_loopback_packets: u64,
+    /// Octets received from other functions of the same port.
+    pub rx_loopback_octets: u64,
+    /// Octets sent to other functions of the same port.
+    pub tx_loopback_octets: u64,
+}
+
+/// What a check of the device found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// All is well; the link is as given.
+    Running(Link),
+    /// The PF resets, or no longer considers the VF clear to send, or the device lost its rings or its bus mastering.
+    Resetting,
+    /// Registers read all ones, or the kernel wants the device back.
+    Gone,
+}
+
+/// One opened virtual function of some family.
+pub(crate) trait Device: Send {
+    /// The bus, for DMA maps, vectors and time.
+    fn bus(&mut self) -> &mut dyn Bus;
+    /// What the function can do.
+    fn caps(&self) -> &Caps;
+    /// The station address in force; valid after `reset`.
+    fn mac(&self) -> MacAddr;
+
+    /// Stops everything the device does and shakes hands with the PF anew: function reset where there is one (only when
+    /// `function_reset`), Bus Master, the family's own reset, interrupts masked. Afterwards no queue runs and every
+    /// setting is lost. Bounded by the family's deadlines; a PF that is not ready is an [`Error::Timeout`](crate::Error),
+    /// to be tried again.
+    fn reset(&mut self, function_reset: bool) -> Result<()>;
+    /// Tells the PF all of `settings`. Called after `reset`, before queues start. Refusals of what was only inherited
+    /// (a MAC that the PF fixes) are no errors.
+    fn restore(&mut self, settings: &Settings) -> Result<()>;
+
+    /// Asks the PF for this station address.
+    fn set_mac(&mut self, mac: MacAddr) -> Result<()>;
+    /// Adds or removes a VLAN id.
+    fn set_vlan(&mut self, vid: u16, on: bool) -> Result<()>;
+    /// Replaces the list of group addresses.
+    fn set_multicast(&mut self, list: &[MacAddr]) -> Result<()>;
+    /// Replaces the list of additional unicast addresses.
+    fn set_unicast(&mut self, list: &[MacAddr]) -> Result<()>;
+    /// Asks for promiscuous and all-multicast reception.
+    fn set_promiscuous(&mut self, unicast: bool, multicast: bool) -> Result<()>;
+
+    /// Programs and enables a transmit ring, tail 0.
+    fn start_tx(&mut self, ring: &RingPlan) -> Result<()>;
+    /// Programs and enables a receive ring, tail 0: the queue's thread arms descriptors and writes the tail later.
+    fn start_rx(&mut self, ring: &RingPlan) -> Result<()>;
+    /// The tail register of a receive queue.
+    fn rx_doorbell(&mut self, queue: u16) -> Result<Doorbell>;
+    /// The tail register of a transmit queue.
+    fn tx_doorbell(&mut self, queue: u16) -> Result<Doorbell>;
+    /// The register and the value that unmask a vector, for the thread that sleeps on it.
+    fn arm_doorbell(&mut self, vector: u16) -> Result<(Doorbell, u32)>;
+    /// Routes and unmasks interrupts: receive queue q to the vector in its plan, the mailbox to `mailbox_vector`.
+    fn start_interrupts(&mut self, rx: &[RingPlan], mailbox_vector: u16) -> Result<()>;
+
+    /// Looks after the device: mailbox, signs of a reset, link. Never blocks.
+    fn check(&mut self) -> Health;
+    /// The counters so far. Samples the hardware only while it answers; must be called at least every
+    /// [`COUNTER_PERIOD`].
+    fn counters(&mut self) -> Counters;
+}
+
+/// Octet counters of 32 bits wrap after 34 s at 1 Gb/s, so they are sampled at least this often (igbvf.md 2.4).
+pub(crate) const COUNTER_PERIOD: Duration = Duration::from_secs(10);

@@ -1,0 +1,3 @@
+//! Ports.
+pub(crate) mod device;
+pub use device::{Counters, Link};

@@ -1,0 +1,58 @@
+//! The seam between rings and NICs: descriptor formats, as two unsafe traits of associated constants and functions.
+//!
+//! A ring knows no NIC and a format knows no ring: it turns addresses into words and words into facts. Every
+//! function is pure, so that the compiler sees straight-line code in the ring's loops.
+
+use crate::mem::{RxInfo, TxInfo};
+
+/// A receive descriptor format: `WORDS` little-endian 64-bit words.
+///
+/// Word 0 takes the buffer's address, all others are written 0 when a descriptor is armed.
+///
+/// # Safety
+/// `DONE` must be a bit of word `STATUS` that the device sets only after the buffer and the other words are written
+/// and that reads 0 in an armed descriptor; `len` must return what the device stored, unaltered. The ring checks the
+/// length against the buffer, so a lying device is harmless, but a wrong `DONE` hands out buffers that the device
+/// still writes.
+pub unsafe trait RxFormat: Send + 'static {
+    /// Words of a descriptor: 2 or 4.
+    const WORDS: usize;
+    /// The word with the status bits and the length.
+    const STATUS: usize;
+    /// Descriptor done, in word `STATUS`.
+    const DONE: u64;
+    /// End of packet, in word `STATUS`.
+    const LAST: u64;
+    /// Frame errors (not checksum verdicts), in word `STATUS`: the frame is dropped and counted.
+    const ERROR: u64;
+    /// State of the format that depends on the part (byte order quirks).
+    type Quirks: Copy + Send + 'static;
+
+    /// Bytes in this buffer.
+    fn len(status: u64) -> u32;
+    /// The metadata, from word 0 and the status word of the packet's last descriptor.
+    fn info(word0: u64, status: u64, quirks: Self::Quirks) -> RxInfo;
+}
+
+/// A transmit descriptor format of two little-endian 64-bit words.
+///
+/// # Safety
+/// `done` must be true only for a word that the device wrote after it had read the whole frame of the descriptor, and
+/// false for every word that `data` returns. `data` must make the device read `len` bytes at `iova` and nothing else.
+pub unsafe trait TxFormat: Send + 'static {
+    /// Most bytes of payload that one descriptor can carry.
+    const MAX_SEGMENT: u32;
+    /// Contexts a queue remembers (0: a context goes before every frame that needs one).
+    const CONTEXTS: usize;
+
+    /// A data descriptor. `len` are the bytes of this buffer, `total` those of the whole frame.
+    fn data(iova: u64, len: u32, total: u32, last: bool, report: bool) -> [u64; 2];
+    /// The same with offloads: refers to context slot `context`. For TSO, `total` still is the whole frame.
+    fn data_offload(iova: u64, len: u32, total: u32, last: bool, report: bool, info: &TxInfo, context: u8) -> [u64; 2];
+    /// The context descriptor for these offloads, or `None` when the hardware cannot do what is asked.
+    fn context(info: &TxInfo, context: u8) -> Option<[u64; 2]>;
+    /// Asks for a completion report, on the second word of a frame's last descriptor.
+    fn with_report(word1: u64) -> u64;
+    /// True when the device reported completion in the second word.
+    fn done(word1: u64) -> bool;
+}

@@ -1,0 +1,3 @@
+//! Descriptor rings.
+mod format;
+pub use format::{RxFormat, TxFormat};
