@@ -8,6 +8,7 @@ mod mmio;
 mod port;
 mod ring;
 mod spec;
+mod sync;
 
 pub use addr::{Iova, MacAddr, PciAddress};
 pub use error::{Error, Result};

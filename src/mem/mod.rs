@@ -1,6 +1,27 @@
 //! Memory that a device may touch, and the packets in it.
-mod info;
-mod region;
+//!
+//! Read in this order: `region` (the only allocator of DMA memory), `pool` (equal buffers in a region, and when they
+//! are freed), `depot` (where free buffers are), `cache` (a thread's own stock), `packet` (the one owner of a buffer),
+//! `burst` (what rings work on). Nothing here knows a device: a pool only learns from a
+//! [`DmaTarget`] whether hugepages are needed, and where.
 
+mod burst;
+mod cache;
+mod depot;
+mod info;
+mod packet;
+mod pool;
+mod region;
+#[cfg(test)]
+mod tests;
+
+pub use burst::{Burst, DEFAULT_BURST, MAX_BURST};
+pub use cache::PoolCache;
 pub use info::{Checksum, L4, PacketType, RxInfo, TxInfo};
-pub use region::HugeRegion;
+pub use packet::PacketBuf;
+pub use pool::{DEFAULT_DATA_ROOM, DmaTarget, HEADROOM, Mempool, MempoolBuilder};
+pub use region::{HugeRegion, Pages};
+
+pub(crate) use cache::CACHE_SIZE;
+pub(crate) use packet::{CHAINED, Link, POOL_MASK};
+pub(crate) use pool::{PoolHandle, PoolShared};

@@ -1,0 +1,339 @@
+//! Bursts: what receive and transmit work on, a bounded list of packets with their metadata beside them.
+//!
+//! Owns up to `limit` packets in an array made once, and two parallel arrays of [`RxInfo`] and [`TxInfo`] that move
+//! with the packets. Metadata costs nothing where nobody uses it: each array is valid for a leading run of packets only,
+//! and the rest reads as the default. What always holds: the first `len` packets are initialised and owned, and
+//! `rx_valid` and `tx_valid` are at most `len`.
+
+use std::mem::MaybeUninit;
+
+use super::info::{RxInfo, TxInfo};
+use super::packet::PacketBuf;
+use crate::error::{Error, Result};
+
+/// Packets a burst holds unless asked otherwise.
+pub const DEFAULT_BURST: usize = 32;
+/// Most packets that a burst can be made for.
+pub const MAX_BURST: usize = 1024;
+
+/// A list of packets, bounded by the limit it was made with.
+pub struct Burst {
+    len: usize,
+    rx_valid: usize,
+    tx_valid: usize,
+    packets: Box<[MaybeUninit<PacketBuf>]>,
+    rx: Box<[RxInfo]>,
+    tx: Box<[TxInfo]>,
+}
+
+impl Default for Burst {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Burst {
+    /// An empty burst for up to [`DEFAULT_BURST`] packets.
+    pub fn new() -> Burst {
+        Self::make(DEFAULT_BURST)
+    }
+
+    /// An empty burst for up to `limit` packets, 1 to [`MAX_BURST`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the limit is out of range.
+    pub fn with_limit(limit: usize) -> Result<Burst> {
+        if !(1..=MAX_BURST).contains(&limit) {
+            return Err(Error::Config(format!("a burst of {limit} packets: 1 to {MAX_BURST} are possible")));
+        }
+        Ok(Self::make(limit))
+    }
+
+    fn make(limit: usize) -> Burst {
+        Burst {
+            len: 0,
+            rx_valid: 0,
+            tx_valid: 0,
+            packets: (0..limit).map(|_| MaybeUninit::uninit()).collect(),
+            rx: vec![RxInfo::default(); limit].into(),
+            tx: vec![TxInfo::default(); limit].into(),
+        }
+    }
+
+    /// Packets in the burst.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when there are none.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Most packets that the burst can hold.
+    #[inline(always)]
+    pub fn limit(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// True when no packet can be added.
+    #[inline(always)]
+    pub fn is_full(&self) -> bool {
+        self.len == self.packets.len()
+    }
+
+    /// The packets.
+    #[inline]
+    pub fn as_slice(&self) -> &[PacketBuf] {
+        // SAFETY: the first `len` packets are initialised (module invariant), and `len` is at most the array's length.
+        unsafe { std::slice::from_raw_parts(self.packets.as_ptr().cast(), self.len) }
+    }
+
+    /// The packets, to be changed in place.
+    #[inline]
+    pub fn as_mut_slice(&mut self) -> &mut [PacketBuf] {
+        // SAFETY: as in `as_slice`, and `&mut self` makes this the only borrow.
+        unsafe { std::slice::from_raw_parts_mut(self.packets.as_mut_ptr().cast(), self.len) }
+    }
+
+    /// The packets in order.
+    #[inline]
+    pub fn iter(&self) -> std::slice::Iter<'_, PacketBuf> {
+        self.as_slice().iter()
+    }
+
+    /// The packets in order, to be changed in place.
+    #[inline]
+    pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, PacketBuf> {
+        self.as_mut_slice().iter_mut()
+    }
+
+    /// Adds a packet with default metadata.
+    ///
+    /// # Errors
+    /// Gives the packet back when the burst is full.
+    #[inline]
+    pub fn push(&mut self, packet: PacketBuf) -> Result<(), PacketBuf> {
+        match self.packets.get_mut(self.len) {
+            Some(place) => {
+                place.write(packet);
+                self.len += 1;
+                Ok(())
+            }
+            None => Err(packet),
+        }
+    }
+
+    /// Takes the last packet.
+    #[inline]
+    pub fn pop(&mut self) -> Option<PacketBuf> {
+        let last = self.len.checked_sub(1)?;
+        self.set_len(last);
+        // SAFETY: `last` was below `len`, so the packet is initialised; `len` no longer covers it.
+        self.packets.get(last).map(|place| unsafe { place.assume_init_read() })
+    }
+
+    /// Exchanges two packets and their metadata. No effect when an index is not in the burst.
+    pub fn swap(&mut self, a: usize, b: usize) {
+        if a < self.len && b < self.len {
+            let (rx, tx) = (self.rx_valid, self.tx_valid);
+            self.packets.swap(a, b);
+            if a < rx || b < rx {
+                self.fill_rx(a.max(b) + 1);
+                self.rx.swap(a, b);
+            }
+            if a < tx || b < tx {
+                self.fill_tx(a.max(b) + 1);
+                self.tx.swap(a, b);
+            }
+        }
+    }
+
+    /// Drops the packets for which `keep` is false; the others keep their order and metadata.
+    pub fn retain(&mut self, mut keep: impl FnMut(&mut PacketBuf, &RxInfo) -> bool) {
+        let mut kept = 0;
+        for i in 0..self.len {
+            let info = self.rx_info(i);
+            let stays = self.as_mut_slice().get_mut(i).is_some_and(|packet| keep(packet, &info));
+            if stays {
+                self.swap(kept, i);
+                kept += 1;
+            }
+        }
+        while self.len > kept {
+            drop(self.pop());
+        }
+    }
+
+    /// What the NIC found out about packet `i`; the default when the queue was opened without metadata or there is no
+    /// such packet.
+    #[inline]
+    pub fn rx_info(&self, i: usize) -> RxInfo {
+        if i < self.rx_valid { self.rx.get(i).copied().unwrap_or_default() } else { RxInfo::default() }
+    }
+
+    /// What the NIC is asked to do to packet `i`.
+    #[inline]
+    pub fn tx_info(&self, i: usize) -> TxInfo {
+        if i < self.tx_valid { self.tx.get(i).copied().unwrap_or_default() } else { TxInfo::default() }
+    }
+
+    /// Asks the NIC to do something to packet `i` when it is sent. Ignored when there is no such packet.
+    #[inline]
+    pub fn set_tx_info(&mut self, i: usize, info: TxInfo) {
+        if i < self.len {
+            self.fill_tx(i + 1);
+            if let Some(place) = self.tx.get_mut(i) {
+                *place = info;
+            }
+        }
+    }
+
+    /// Metadata of the packet added last.
+    #[inline(always)]
+    pub(crate) fn set_last_rx_info(&mut self, info: RxInfo) {
+        let len = self.len;
+        self.fill_rx(len);
+        if let Some(place) = len.checked_sub(1).and_then(|last| self.rx.get_mut(last)) {
+            *place = info;
+        }
+    }
+
+    #[inline(always)]
+    fn fill_rx(&mut self, to: usize) {
+        if self.rx_valid < to {
+            if let Some(gap) = self.rx.get_mut(self.rx_valid..to) {
+                gap.fill(RxInfo::default());
+            }
+            self.rx_valid = to;
+        }
+    }
+
+    #[inline(always)]
+    fn fill_tx(&mut self, to: usize) {
+        if self.tx_valid < to {
+            if let Some(gap) = self.tx.get_mut(self.tx_valid..to) {
+                gap.fill(TxInfo::default());
+            }
+            self.tx_valid = to;
+        }
+    }
+
+    #[inline(always)]
+    fn set_len(&mut self, len: usize) {
+        self.len = len;
+        self.rx_valid = self.rx_valid.min(len);
+        self.tx_valid = self.tx_valid.min(len);
+    }
+
+    /// Room behind the packets, for a ring that fills it.
+    #[inline(always)]
+    pub(crate) fn spare(&mut self) -> &mut [MaybeUninit<PacketBuf>] {
+        self.packets.get_mut(self.len..).unwrap_or(&mut [])
+    }
+
+    /// Counts `count` packets that were written to [`spare`](Self::spare).
+    ///
+    /// # Safety
+    /// The first `count` places of `spare` have been written with packets that the caller owned.
+    #[inline(always)]
+    pub(crate) unsafe fn grow(&mut self, count: usize) {
+        self.len += count;
+    }
+
+    /// Forgets the first `count` packets, whose buffers someone else owns now, and moves the rest to the front.
+    ///
+    /// # Safety
+    /// `count` is at most `len`, and the caller took the first `count` packets' buffers over.
+    #[inline(always)]
+    pub(crate) unsafe fn forget_front(&mut self, count: usize) {
+        if count == self.len {
+            self.set_len(0);
+            return;
+        }
+        let len = self.len;
+        // SAFETY: both ranges lie inside the array, as `count <= len`; a move of handles, of which the first `count` are
+        // forgotten and the copies left behind `len` are never read.
+        unsafe {
+            let base = self.packets.as_mut_ptr();
+            std::ptr::copy(base.add(count), base, len - count);
+        }
+        self.rx.copy_within(count.min(self.rx_valid)..self.rx_valid, 0);
+        self.tx.copy_within(count.min(self.tx_valid)..self.tx_valid, 0);
+        self.rx_valid = self.rx_valid.saturating_sub(count);
+        self.tx_valid = self.tx_valid.saturating_sub(count);
+        self.len = len - count;
+    }
+
+    /// Takes all packets out; those not consumed drop with the iterator.
+    pub(crate) fn drain_all(&mut self) -> Drain<'_> {
+        let end = self.len;
+        self.set_len(0);
+        Drain { burst: self, next: 0, end }
+    }
+
+    /// Drops every packet. [`PoolCache::free`](crate::PoolCache::free) is faster.
+    pub fn clear(&mut self) {
+        drop(self.drain_all());
+    }
+}
+
+/// Takes packets out of a burst that was emptied.
+pub(crate) struct Drain<'a> {
+    burst: &'a mut Burst,
+    next: usize,
+    end: usize,
+}
+
+impl Iterator for Drain<'_> {
+    type Item = PacketBuf;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<PacketBuf> {
+        if self.next == self.end {
+            return None;
+        }
+        let place = self.burst.packets.get(self.next)?;
+        self.next += 1;
+        // SAFETY: places `next..end` were the burst's packets when `drain_all` set its length to 0; each is read once.
+        Some(unsafe { place.assume_init_read() })
+    }
+}
+
+impl Drop for Drain<'_> {
+    fn drop(&mut self) {
+        self.for_each(drop);
+    }
+}
+
+impl Drop for Burst {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl<'a> IntoIterator for &'a mut Burst {
+    type Item = &'a mut PacketBuf;
+    type IntoIter = std::slice::IterMut<'a, PacketBuf>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter_mut()
+    }
+}
+
+impl<'a> IntoIterator for &'a Burst {
+    type Item = &'a PacketBuf;
+    type IntoIter = std::slice::Iter<'a, PacketBuf>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl std::fmt::Debug for Burst {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}

@@ -1,0 +1,209 @@
+//! A thread's own stock of free buffers, between the depot and everything that allocates or frees in bulk.
+//!
+//! A cache belongs to whoever holds it and is passed as `&mut`: no atomics and no thread-locals in steady state. It
+//! works as a stack, so the buffer freed last, whose lines are still warm, is the next to be used. It touches the
+//! depot in magazines only. What always holds: the first `len` numbers are free buffers of this pool that nobody else
+//! has.
+
+use super::burst::Burst;
+use super::depot::MAGAZINE;
+use super::packet::{PacketBuf, POOL_MASK};
+use super::pool::PoolHandle;
+
+/// Most buffers that a cache keeps.
+pub(crate) const CACHE_SIZE: usize = 512;
+
+/// Free buffers of one pool for one thread. Dropping it takes them back to the pool.
+pub struct PoolCache {
+    pool: PoolHandle,
+    len: usize,
+    stock: Box<[u32; CACHE_SIZE]>,
+}
+
+impl PoolCache {
+    pub(crate) fn new(pool: PoolHandle) -> PoolCache {
+        PoolCache { pool, len: 0, stock: Box::new([0; CACHE_SIZE]) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn pool(&self) -> &PoolHandle {
+        &self.pool
+    }
+
+    /// Buffers in this cache.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when the next allocation has to ask the depot.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Makes sure of `want` buffers (at most half the cache) as far as the pool has them, and returns how many of
+    /// `want` there are.
+    #[inline(always)]
+    pub(crate) fn ensure(&mut self, want: usize) -> usize {
+        if self.len < want {
+            self.refill(want);
+        }
+        want.min(self.len)
+    }
+
+    #[cold]
+    fn refill(&mut self, want: usize) {
+        // Up to half the cache, so that neither a run of takes nor a run of puts goes to the depot each time.
+        let target = want.next_multiple_of(MAGAZINE).max(CACHE_SIZE / 2).min(CACHE_SIZE);
+        if target > self.len {
+            self.len += self.pool.depot().take(&mut self.stock[self.len..target]);
+        }
+    }
+
+    /// Takes the `count` newest buffers, of which `ensure` said that they are there.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, count: usize) -> &[u32] {
+        let end = self.len;
+        self.len = end.saturating_sub(count);
+        // `get` instead of an index: the data path has no panic, and `len` never exceeds the array.
+        self.stock.get(self.len..end).unwrap_or(&[])
+    }
+
+    /// Puts back free buffers.
+    ///
+    /// # Safety
+    /// The numbers are buffers of this pool which the caller owns and gives up, each once.
+    #[inline(always)]
+    pub(crate) unsafe fn put(&mut self, numbers: &[u32]) {
+        for part in numbers.chunks(CACHE_SIZE / 2) {
+            if self.len + part.len() > CACHE_SIZE {
+                self.flush(CACHE_SIZE / 2);
+            }
+            if let Some(room) = self.stock.get_mut(self.len..self.len + part.len()) {
+                room.copy_from_slice(part);
+                self.len += part.len();
+            }
+        }
+    }
+
+    /// As [`put`](Self::put), for one.
+    ///
+    /// # Safety
+    /// See [`put`](Self::put).
+    #[inline(always)]
+    pub(crate) unsafe fn put_one(&mut self, number: u32) {
+        if self.len == CACHE_SIZE {
+            self.flush(CACHE_SIZE / 2);
+        }
+        if let Some(room) = self.stock.get_mut(self.len) {
+            *room = number;
+            self.len += 1;
+        }
+    }
+
+    /// Takes the oldest buffers to the depot until at most `keep` are left.
+    #[cold]
+    fn flush(&mut self, keep: usize) {
+        let mut out = 0;
+        while self.len - out > keep && self.len - out >= MAGAZINE {
+            let Some(magazine) = self.stock[out..].first_chunk::<MAGAZINE>() else { break };
+            self.pool.depot().put_magazine(magazine);
+            out += MAGAZINE;
+        }
+        self.stock.copy_within(out..self.len, 0);
+        self.len -= out;
+    }
+
+    /// An empty packet with the full headroom, or `None` when the pool has no buffer left.
+    #[inline]
+    pub fn alloc_one(&mut self) -> Option<PacketBuf> {
+        if self.ensure(1) == 0 {
+            return None;
+        }
+        let index = *self.take(1).first()?;
+        // SAFETY: the number came out of the stock, so the buffer is ours; its data address lies inside it.
+        Some(unsafe { PacketBuf::from_parts(self.pool.data_addr(index), index, 0, self.pool.number()) })
+    }
+
+    /// Appends up to `count` empty packets to `burst`, as far as the pool has buffers and the burst has room; returns
+    /// how many.
+    pub fn alloc(&mut self, count: usize, burst: &mut Burst) -> usize {
+        let before = burst.len();
+        while burst.len() - before < count && !burst.is_full() {
+            let Some(packet) = self.alloc_one() else { break };
+            // Not full, so this cannot fail; if it did, the packet would drop and its buffer go home.
+            let _ = burst.push(packet);
+        }
+        burst.len() - before
+    }
+
+    /// A copy of the packet in buffers of this pool, chained where one is not enough. `None` when the pool has too
+    /// few left.
+    pub fn copy(&mut self, packet: &PacketBuf) -> Option<PacketBuf> {
+        let mut head: Option<PacketBuf> = None;
+        let mut current = self.alloc_one()?;
+        for mut segment in packet.segments() {
+            while !segment.is_empty() {
+                if current.tailroom() == 0 {
+                    let full = std::mem::replace(&mut current, self.alloc_one()?);
+                    match &mut head {
+                        None => head = Some(full),
+                        Some(head) => head.chain(full).ok()?,
+                    }
+                }
+                let (now, later) = segment.split_at(segment.len().min(current.tailroom()));
+                current.append(now.len())?.copy_from_slice(now);
+                segment = later;
+            }
+        }
+        match head {
+            None => Some(current),
+            Some(mut head) => head.chain(current).ok().map(|()| head),
+        }
+    }
+
+    /// Frees every packet of the burst: those of this pool into the cache, strangers to their own pools.
+    pub fn free(&mut self, burst: &mut Burst) {
+        let own = self.pool.number();
+        for packet in burst.drain_all() {
+            let (_, index, _, tag) = packet.parts();
+            if tag == own {
+                std::mem::forget(packet);
+                // SAFETY: the packet owned this buffer of our pool, unchained, and has just been forgotten.
+                unsafe { self.put_one(index) };
+            } else if tag & POOL_MASK == own {
+                self.free_chain(packet);
+            }
+            // A stranger drops here and goes home.
+        }
+    }
+
+    /// Frees a packet of this pool that spans several buffers.
+    pub(crate) fn free_chain(&mut self, packet: PacketBuf) {
+        let pool = self.pool.clone();
+        let (_, index, _, tag) = packet.into_parts();
+        let chained = tag & super::packet::CHAINED != 0;
+        let mut links = super::packet::links_of(&pool, index, chained);
+        let mut at = Some(index);
+        while let Some(index) = at {
+            at = links.next().map(|link| link.index);
+            // SAFETY: the packet owned every buffer of its chain and has been taken apart.
+            unsafe { self.put_one(index) };
+        }
+    }
+}
+
+impl Drop for PoolCache {
+    fn drop(&mut self) {
+        self.flush(0);
+        for &number in &self.stock[..self.len] {
+            // We hold a handle, so this is never the last of an orphaned pool.
+            let _ = self.pool.depot().put_one(number);
+        }
+    }
+}
+
+impl std::fmt::Debug for PoolCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PoolCache({} buffers of pool {})", self.len, self.pool.number())
+    }
+}
