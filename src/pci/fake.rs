@@ -1,0 +1,100 @@
+//! A sysfs tree built by hand for tests: real directories and links in a temporary folder, laid out as the kernel does.
+//!
+//! Methods return `&Self`, so that a device can be described in one chain. The tree goes when the value drops.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::SysfsRoot;
+
+/// The tree.
+pub(crate) struct FakeSysfs {
+    root: PathBuf,
+}
+
+impl FakeSysfs {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let unique = format!("vfring-sysfs-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let root = std::env::temp_dir().join(unique);
+        for dir in ["devices/pci", "bus/pci/devices", "bus/pci/drivers", "kernel/iommu_groups"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        FakeSysfs { root }
+    }
+
+    pub(crate) fn root(&self) -> SysfsRoot {
+        SysfsRoot::new(&self.root)
+    }
+
+    fn dir(&self, address: &str) -> PathBuf {
+        self.root.join("devices/pci").join(address)
+    }
+
+    /// A function with nothing but ids, such as `8086:10ca`.
+    pub(crate) fn device(&self, address: &str, id: &str) -> &Self {
+        fs::create_dir(self.dir(address)).unwrap();
+        symlink(format!("../../../devices/pci/{address}"), self.root.join("bus/pci/devices").join(address)).unwrap();
+        let (vendor, device) = id.split_once(':').unwrap();
+        self.write(address, "vendor", &format!("0x{vendor}\n")).write(address, "device", &format!("0x{device}\n"))
+    }
+
+    pub(crate) fn pf(&self, address: &str, id: &str, total_vfs: u32, num_vfs: u32) -> &Self {
+        self.device(address, id).write(address, "sriov_totalvfs", &format!("{total_vfs}\n")).write(
+            address,
+            "sriov_numvfs",
+            &format!("{num_vfs}\n"),
+        )
+    }
+
+    /// VF number `index` of a PF that exists.
+    pub(crate) fn vf(&self, address: &str, id: &str, pf: &str, index: u32) -> &Self {
+        self.device(address, id);
+        symlink(format!("../{pf}"), self.dir(address).join("physfn")).unwrap();
+        symlink(format!("../{address}"), self.dir(pf).join(format!("virtfn{index}"))).unwrap();
+        self
+    }
+
+    /// Binds to `name`, or to another driver than before.
+    pub(crate) fn driver(&self, address: &str, name: &str) -> &Self {
+        fs::create_dir_all(self.root.join("bus/pci/drivers").join(name)).unwrap();
+        self.link(address, "driver", format!("../../../bus/pci/drivers/{name}"))
+    }
+
+    /// Puts it into an IOMMU group, or into another than before.
+    pub(crate) fn group(&self, address: &str, number: u32) -> &Self {
+        let groups = self.root.join("kernel/iommu_groups");
+        for group in fs::read_dir(&groups).unwrap() {
+            let _ = fs::remove_file(group.unwrap().path().join("devices").join(address));
+        }
+        let devices = groups.join(number.to_string()).join("devices");
+        fs::create_dir_all(&devices).unwrap();
+        symlink(format!("../../../../devices/pci/{address}"), devices.join(address)).unwrap();
+        self.link(address, "iommu_group", format!("../../../kernel/iommu_groups/{number}"))
+    }
+
+    pub(crate) fn write(&self, address: &str, attribute: &str, text: &str) -> &Self {
+        fs::write(self.dir(address).join(attribute), text).unwrap();
+        self
+    }
+
+    pub(crate) fn remove(&self, address: &str, attribute: &str) -> &Self {
+        fs::remove_file(self.dir(address).join(attribute)).unwrap();
+        self
+    }
+
+    fn link(&self, address: &str, name: &str, target: String) -> &Self {
+        let link = self.dir(address).join(name);
+        let _ = fs::remove_file(&link);
+        symlink(target, link).unwrap();
+        self
+    }
+}
+
+impl Drop for FakeSysfs {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
