@@ -5,10 +5,13 @@ mod addr;
 mod error;
 mod mem;
 mod mmio;
+pub mod pci;
 mod port;
 mod ring;
 mod spec;
 mod sync;
+#[allow(dead_code, unused_imports)] // until the port opens it
+mod vfio;
 
 pub use addr::{Iova, MacAddr, PciAddress};
 pub use error::{Error, Result};
