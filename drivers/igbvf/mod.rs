@@ -1,0 +1,30 @@
+//! The driver of the 82576 and I350 virtual functions (8086:10ca and 8086:1520).
+//!
+//! Owns everything that is particular to these two parts, one file per concern:
+//!
+//! | file | concern |
+//! |---|---|
+//! | `regs.rs` | the registers used, under their datasheet names |
+//! | `mailbox.rs` | the channel to the PF: ownership, deadlines, messages |
+//! | `desc.rs` | the descriptor formats [`IgbRx`] and [`IgbTx`], all that the fast path sees of this part |
+//! | `counters.rs` | the statistics registers, extended to 64 bits |
+//! | `port.rs` | `Igbvf`, which the port framework drives through its trait `Device` |
+//!
+//! A VF's life: `Igbvf::open` looks at ids and BAR only; `reset` silences the function and shakes hands with the PF;
+//! `restore` tells the PF what the program wants; `start_tx`, `start_rx` and `start_interrupts` program rings; `check`
+//! looks for signs of a reset ten times a second, and the framework answers them with `reset` and all the rest again.
+//! What always holds: no method waits without a deadline, a device that reads all ones is `Gone`, and nothing here
+//! touches ring memory.
+//!
+//! Facts cite the project's fact sheet as "fact sheet igbvf" with the section.
+
+mod counters;
+mod desc;
+mod mailbox;
+mod port;
+mod regs;
+#[cfg(test)]
+mod tests;
+
+pub use desc::{IgbRx, IgbTx, Quirks};
+pub(crate) use port::Igbvf;
