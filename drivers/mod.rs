@@ -1,1 +1,14 @@
-//! The NIC families, and the models of them.
+//! The NIC families, the models of them, and what does not care which: opening a port by its spec, and the queues of
+//! whatever VF it turns out to be.
+//!
+//! `any` has the enums over the families, matched once per burst. Each family has a module of its own; `sim` is the
+//! device side and shares no constant with them.
+
+mod any;
+#[cfg(feature = "igbvf")]
+pub mod igbvf;
+mod open;
+#[cfg(feature = "sim")]
+pub mod sim;
+
+pub use any::{AnyRx, AnyTx, Started};

@@ -5,3 +5,4 @@
 
 pub(crate) use crossbeam::queue::ArrayQueue;
 pub(crate) use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+pub(crate) use std::sync::Mutex;

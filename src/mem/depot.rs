@@ -99,6 +99,17 @@ impl Depot {
         if singles > 0 {
             self.balance.fetch_add(singles, Ordering::AcqRel);
         }
+        if taken < out.len() {
+            // Fewer than a magazine are wanted and no singles are left: break one up.
+            if let Some(magazine) = self.magazines.pop() {
+                let (wanted, rest) = magazine.split_at((out.len() - taken).min(MAGAZINE));
+                out[taken..taken + wanted.len()].copy_from_slice(wanted);
+                taken += wanted.len();
+                for &number in rest {
+                    let _ = self.put_one(number); // the caller holds a handle: never the last
+                }
+            }
+        }
         taken
     }
 

@@ -23,5 +23,5 @@ pub use pool::{DEFAULT_DATA_ROOM, DmaTarget, HEADROOM, Mempool, MempoolBuilder};
 pub use region::{HugeRegion, Pages};
 
 pub(crate) use cache::CACHE_SIZE;
-pub(crate) use packet::{CHAINED, Link, POOL_MASK};
-pub(crate) use pool::{PoolHandle, PoolShared};
+pub(crate) use packet::POOL_MASK;
+pub(crate) use pool::PoolHandle;

@@ -33,6 +33,28 @@ pub(crate) struct Caps {
     pub rx_buffer_granule: u16,
     /// Most buffers that one sent frame may span.
     pub max_segments: u8,
+    /// The descriptor formats of the rings.
+    pub rings: RingKind,
+}
+
+/// Which descriptor formats a family's rings have: what gives a port's queues their type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RingKind {
+    /// 82576 and I350.
+    #[cfg_attr(not(feature = "igbvf"), allow(dead_code))]
+    Igb {
+        /// The I350's byte order of VLAN tags on loopback frames (igbvf.md 4.4).
+        big_endian_loopback_tag: bool,
+    },
+}
+
+impl RingKind {
+    /// 64-bit words of a receive descriptor; those of transmit descriptors are 2 in every family.
+    pub(crate) fn rx_words(self) -> usize {
+        match self {
+            RingKind::Igb { .. } => 2,
+        }
+    }
 }
 
 /// What the program asked of the VF; the framework keeps it and restores it after every reset.

@@ -1,3 +1,26 @@
-//! Descriptor rings.
+//! Descriptor rings: generic over the NIC's descriptor format, knowing no NIC.
+//!
+//! `rx` and `tx` are the data path; `format` is what a NIC family supplies; `descriptors` is the memory shared with the
+//! device; `state`, `quarantine` and `link` are where queues meet the port's control. The data path neither panics
+//! nor allocates nor locks: the two exceptions, recovery after a device reset and dropping a queue, are marked cold.
+
+mod descriptors;
 mod format;
+mod link;
+mod quarantine;
+mod rx;
+mod state;
+mod tx;
+#[cfg(test)]
+mod tests;
+
 pub use format::{RxFormat, TxFormat};
+pub use rx::{RxQueue, RxQueueStats};
+pub use state::PortState;
+pub use tx::{TxQueue, TxQueueStats};
+
+pub(crate) use descriptors::Descriptors;
+pub(crate) use link::{QueueLink, Shared};
+pub(crate) use rx::{RxCounts, RxInterrupt, RxParts};
+pub(crate) use state::{Gate, Word};
+pub(crate) use tx::{Attached, TxCounts, TxParts};

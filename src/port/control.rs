@@ -1,0 +1,517 @@
+//! Looking after a started port: state, resets of the PF, link, counters, and the way back.
+//!
+//! [`Control`] is the only writer of the state word and the only one that talks to the device's registers. It must be
+//! serviced every 100 ms or when its descriptor is readable, by the program or by [`Control::spawn`]. Dropping it stops
+//! the port.
+//!
+//! Recovery from a reset of the PF, in steps that each end a call of `service`:
+//! 1. The device shows a sign of a reset: the word goes to Resetting, sleeping queues are woken.
+//! 2. Every queue has acknowledged, or [`QUEUE_GRACE`] is over: the family's handshake is tried, at each call until the
+//!    PF answers. Everything the program asked for is told again, and the rings of the queues that acknowledged are
+//!    programmed.
+//! 3. The word goes to Running in the next epoch, and those queues rebuild their rings. A queue that was silent stays
+//!    disabled at the device until it has acknowledged.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+
+use super::Port;
+use super::device::{COUNTER_PERIOD, Counters, Health, Link, RingPlan};
+use super::service::Service;
+use super::start::Reservation;
+use crate::addr::MacAddr;
+use crate::error::{Error, Result};
+use crate::event;
+use crate::mem::HugeRegion;
+use crate::ring::{Gate, PortState, RxCounts, RxQueueStats, Shared, TxCounts, TxQueueStats, Word};
+
+/// How long a reset waits for queues to let go, before it goes on without the silent ones. A polling thread answers
+/// within microseconds; this covers one that was descheduled.
+const QUEUE_GRACE: Duration = Duration::from_millis(200);
+/// How long dropping a control waits for queues that are still out.
+const DROP_DEADLINE: Duration = Duration::from_millis(50);
+/// Step of waiting for queues to let go.
+const STOP_STEP: Duration = Duration::from_micros(200);
+
+/// Control's side of one queue.
+pub(super) struct Side {
+    pub(super) plan: RingPlan,
+    pub(super) receive: bool,
+    pub(super) gate: Arc<CachePadded<Gate>>,
+    pub(super) event: Option<Arc<OwnedFd>>,
+}
+
+impl Side {
+    fn name(&self) -> String {
+        format!("{} queue {}", if self.receive { "receive" } else { "transmit" }, self.plan.queue)
+    }
+}
+
+/// Queues of a start that is over, as long as one of them may still ring a doorbell.
+pub(super) struct Earlier {
+    sides: Vec<Side>,
+    word: Word,
+}
+
+impl Earlier {
+    pub(super) fn silent(&self) -> Vec<String> {
+        self.sides.iter().filter(|s| !s.gate.is_quiet(self.word)).map(Side::name).collect()
+    }
+}
+
+/// Counters of a port: the device's own, and those of each queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// The device's counters since the port was opened.
+    pub device: Counters,
+    /// Each receive queue since the start.
+    pub rx: Vec<RxQueueStats>,
+    /// Each transmit queue since the start.
+    pub tx: Vec<TxQueueStats>,
+    /// Resets that the port recovered from since the start.
+    pub recoveries: u64,
+}
+
+/// A started port, as far as it is not in the hands of queues.
+pub(super) struct Inner {
+    port: Port,
+    shared: Arc<Shared>,
+    sides: Vec<Side>,
+    region: Arc<HugeRegion>,
+    _reservation: Reservation,
+    /// Per vector; the last is the mailbox's.
+    events: Vec<Arc<OwnedFd>>,
+    rx_counts: Vec<Arc<RxCounts>>,
+    tx_counts: Vec<Arc<TxCounts>>,
+    link: Link,
+    resetting_since: Option<Duration>,
+    counters: Counters,
+    sampled: Duration,
+    recoveries: u64,
+}
+
+impl Inner {
+    #[allow(clippy::too_many_arguments)] // one caller, which has just made each of them
+    pub(super) fn new(
+        port: Port,
+        shared: Arc<Shared>,
+        sides: Vec<Side>,
+        region: Arc<HugeRegion>,
+        reservation: Reservation,
+        events: Vec<Arc<OwnedFd>>,
+        rx_counts: Vec<Arc<RxCounts>>,
+        tx_counts: Vec<Arc<TxCounts>>,
+    ) -> Inner {
+        Inner {
+            port,
+            shared,
+            sides,
+            region,
+            _reservation: reservation,
+            events,
+            rx_counts,
+            tx_counts,
+            link: Link::default(),
+            resetting_since: None,
+            counters: Counters::default(),
+            sampled: Duration::ZERO,
+            recoveries: 0,
+        }
+    }
+
+    fn word(&self) -> Word {
+        self.shared.word.load()
+    }
+
+    /// Changes the state and wakes every queue that sleeps.
+    fn go(&self, state: PortState) {
+        if self.shared.word.go(state) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        for side in &self.sides {
+            if let Some(event) = &side.event {
+                event::signal(event);
+            }
+        }
+    }
+
+    /// From a device in reset to running queues.
+    fn bring_up(&mut self) -> Result<()> {
+        let settings = self.port.config.settings.clone();
+        if self.port.device.restore(&settings).is_err() {
+            // The PF may have been reset while the port was idle; once more from the handshake, and then it counts.
+            self.port.device.reset(false)?;
+            self.port.device.restore(&settings)?;
+        }
+        self.program(|_| true)?;
+        let word = self.word();
+        self.sides.iter().for_each(|side| side.gate.enable(word));
+        self.service();
+        Ok(())
+    }
+
+    /// Programs the rings of the queues that `which` names, transmit first, and the interrupts of all.
+    fn program(&mut self, which: impl Fn(&Side) -> bool) -> Result<()> {
+        for receive in [false, true] {
+            for side in self.sides.iter().filter(|s| s.receive == receive && which(s)) {
+                start_queue(&mut self.port, side)?;
+            }
+        }
+        if self.port.connect(&self.events)? {
+            let plans: Vec<RingPlan> =
+                self.sides.iter().filter(|s| s.receive && s.plan.vector.is_some()).map(|s| s.plan).collect();
+            self.port.device.start_interrupts(&plans, plans.len() as u16)?;
+        }
+        Ok(())
+    }
+
+    fn service(&mut self) -> PortState {
+        if let Some(mailbox) = self.events.last() {
+            event::clear(mailbox.as_fd());
+        }
+        match self.word().state() {
+            PortState::Running => self.look(),
+            PortState::Resetting => self.recover(),
+            PortState::Stopping | PortState::Dead => {}
+        }
+        self.word().state()
+    }
+
+    /// Checks a running device.
+    fn look(&mut self) {
+        match self.port.device.check() {
+            Health::Gone => self.go(PortState::Dead),
+            Health::Resetting => {
+                self.link = Link::default();
+                self.resetting_since = Some(self.port.device.bus().now());
+                self.go(PortState::Resetting);
+                self.recover();
+            }
+            Health::Running(link) => {
+                self.link = link;
+                if self.port.device.bus().now().saturating_sub(self.sampled) >= COUNTER_PERIOD {
+                    self.sample();
+                }
+                self.enable_late();
+            }
+        }
+    }
+
+    /// Queues that were silent through a reset and have let go since.
+    fn enable_late(&mut self) {
+        let word = self.word();
+        let mut woken = false;
+        for side in &self.sides {
+            let late = !side.gate.is_enabled(word) && side.gate.is_quiet(word) && !side.gate.is_gone();
+            // A ring that cannot be programmed now is tried again at the next call.
+            if late && start_queue(&mut self.port, side).is_ok() {
+                side.gate.enable(word);
+                woken = true;
+            }
+        }
+        if woken {
+            self.wake();
+        }
+    }
+
+    fn recover(&mut self) {
+        let word = self.word();
+        let waited = self.port.device.bus().now().saturating_sub(self.resetting_since.unwrap_or_default());
+        if self.sides.iter().any(|s| !s.gate.is_quiet(word)) && waited < QUEUE_GRACE {
+            return;
+        }
+        let settings = self.port.config.settings.clone();
+        let done = self
+            .port
+            .device
+            .reset(false)
+            .and_then(|()| self.port.device.restore(&settings))
+            .and_then(|()| self.program(|side| side.gate.is_quiet(word) && !side.gate.is_gone()));
+        match done {
+            Ok(()) => {
+                let quiet: Vec<bool> =
+                    self.sides.iter().map(|s| s.gate.is_quiet(word) && !s.gate.is_gone()).collect();
+                self.recoveries += 1;
+                self.resetting_since = None;
+                // The next epoch is not known before the word has it; a queue that looks in between only rests.
+                self.shared.word.go(PortState::Running);
+                let word = self.word();
+                for (side, quiet) in self.sides.iter().zip(quiet) {
+                    if quiet {
+                        side.gate.enable(word);
+                    }
+                }
+                self.wake();
+            }
+            Err(Error::Gone { .. }) => self.go(PortState::Dead),
+            // The PF is not ready yet: the next call tries again.
+            Err(_) => {}
+        }
+    }
+
+    fn sample(&mut self) {
+        self.counters = self.port.device.counters();
+        self.sampled = self.port.device.bus().now();
+    }
+
+    fn waiting_for(&self) -> Vec<String> {
+        let word = self.word();
+        let waits = |side: &&Side| match word.state() {
+            PortState::Running => !side.gate.is_enabled(word) && !side.gate.is_gone(),
+            PortState::Resetting | PortState::Stopping | PortState::Dead => !side.gate.is_quiet(word),
+        };
+        self.sides.iter().filter(waits).map(Side::name).collect()
+    }
+
+    /// Stops everything. The port comes back unless the device is gone or cannot be reset.
+    fn stop(mut self, deadline: Duration) -> Result<Port> {
+        if self.word().state() == PortState::Running {
+            self.sample();
+        }
+        self.go(PortState::Stopping);
+        let word = self.word();
+        let start = self.port.device.bus().now();
+        while self.sides.iter().any(|s| !s.gate.is_quiet(word))
+            && self.port.device.bus().now().saturating_sub(start) < deadline
+        {
+            self.port.device.bus().pause(STOP_STEP);
+        }
+        // Queues that stay silent are reset under their feet: the device stops, whatever they do.
+        let reset = self.port.device.reset(true);
+        let quiet = match &reset {
+            // A PF that does not answer, or a device that is gone, comes after the function's own reset.
+            Ok(()) | Err(Error::Timeout { .. } | Error::Gone { .. }) => true,
+            Err(_) => false,
+        };
+        self.go(PortState::Dead);
+        let word = self.word();
+        if quiet {
+            // SAFETY: the device has been reset above and does no DMA; the word is Dead for good, so no queue of this
+            // start is enabled again.
+            unsafe { self.shared.quarantine.open() };
+            // What cannot be unmapped stays mapped, and alive, until the bus goes.
+            let _ = self.port.device.bus().unmap_dma(&self.region);
+        }
+        let mut port = self.port;
+        port.earlier = Some(Earlier { sides: self.sides, word });
+        reset.map(|()| port)
+    }
+}
+
+fn start_queue(port: &mut Port, side: &Side) -> Result<()> {
+    if side.receive { port.device.start_rx(&side.plan) } else { port.device.start_tx(&side.plan) }
+}
+
+/// The control of a started port.
+pub struct Control {
+    inner: Option<Inner>,
+}
+
+/// Where a control cannot be without its inside: it is taken by `stop`, `spawn` and `drop` only, which consume it.
+const HELD: &str = "a control holds its port until it is consumed";
+
+impl Control {
+    pub(super) fn new(inner: Inner) -> Control {
+        Control { inner: Some(inner) }
+    }
+
+    pub(super) fn bring_up(&mut self) -> Result<()> {
+        self.get_mut().bring_up()
+    }
+
+    fn get(&self) -> &Inner {
+        self.inner.as_ref().expect(HELD)
+    }
+
+    fn get_mut(&mut self) -> &mut Inner {
+        self.inner.as_mut().expect(HELD)
+    }
+
+    /// Looks after the port: the mailbox, resets, the link, late queues. To be called every 100 ms, and when
+    /// [`as_fd`](AsFd::as_fd) is readable. Does not block, but for the handshake after a reset of the PF, which is
+    /// bounded by the family's deadlines.
+    pub fn service(&mut self) -> PortState {
+        self.get_mut().service()
+    }
+
+    /// What the queues do at the moment.
+    pub fn state(&self) -> PortState {
+        self.get().word().state()
+    }
+
+    /// The device as its spec prints.
+    pub fn name(&self) -> &str {
+        self.get().port.name()
+    }
+
+    /// The station address in force.
+    pub fn mac(&self) -> MacAddr {
+        self.get().port.mac()
+    }
+
+    /// The link, as `service` saw it last.
+    pub fn link(&self) -> Link {
+        self.get().link
+    }
+
+    /// Counters. The device's own are read now while it runs; during a reset they are those of before.
+    pub fn stats(&mut self) -> PortStats {
+        let inner = self.get_mut();
+        if inner.word().state() == PortState::Running {
+            inner.sample();
+        }
+        PortStats {
+            device: inner.counters,
+            rx: inner.rx_counts.iter().map(|c| c.snapshot()).collect(),
+            tx: inner.tx_counts.iter().map(|c| c.snapshot()).collect(),
+            recoveries: inner.recoveries,
+        }
+    }
+
+    /// Names the queues that a reset or a stop waits for, or that stay disabled because they did not let go: they have
+    /// not been polled since the state changed.
+    pub fn waiting_for(&self) -> Vec<String> {
+        self.get().waiting_for()
+    }
+
+    /// Changes the station address; it is kept through resets.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a group address; [`Error::Device`] when the PF refuses.
+    pub fn set_mac(&mut self, mac: MacAddr) -> Result<()> {
+        if !mac.is_valid_station() {
+            return Err(Error::Config(format!("{mac} cannot be a station's address (it is zero or a group address)")));
+        }
+        self.change(|port| {
+            port.device.set_mac(mac)?;
+            port.config.settings.mac = Some(mac);
+            Ok(())
+        })
+    }
+
+    /// Accepts frames of a VLAN; the PF strips their tags. Kept through resets.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for ids beyond 4094; [`Error::Device`] when the PF refuses.
+    pub fn add_vlan(&mut self, vid: u16) -> Result<()> {
+        if vid > 4094 {
+            return Err(Error::Config(format!("VLAN {vid}: 0 to 4094 are possible")));
+        }
+        self.change(|port| {
+            port.device.set_vlan(vid, true)?;
+            port.config.settings.vlans.insert(vid);
+            Ok(())
+        })
+    }
+
+    /// No longer accepts frames of a VLAN.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the PF refuses.
+    pub fn remove_vlan(&mut self, vid: u16) -> Result<()> {
+        self.change(|port| {
+            port.device.set_vlan(vid, false)?;
+            port.config.settings.vlans.remove(&vid);
+            Ok(())
+        })
+    }
+
+    /// Replaces the group addresses to accept. Kept through resets.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when one is not a group address; [`Error::Device`] when the PF refuses.
+    pub fn set_multicast(&mut self, list: &[MacAddr]) -> Result<()> {
+        if let Some(mac) = list.iter().find(|mac| !mac.is_multicast()) {
+            return Err(Error::Config(format!("{mac} is not a group address")));
+        }
+        self.change(|port| {
+            port.device.set_multicast(list)?;
+            port.config.settings.multicast = list.to_vec();
+            Ok(())
+        })
+    }
+
+    /// Replaces the unicast addresses to accept besides the station address. Kept through resets.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when one is a group address or zero; [`Error::Device`] when the PF refuses.
+    pub fn set_unicast(&mut self, list: &[MacAddr]) -> Result<()> {
+        if let Some(mac) = list.iter().find(|mac| !mac.is_valid_station()) {
+            return Err(Error::Config(format!("{mac} is zero or a group address")));
+        }
+        self.change(|port| {
+            port.device.set_unicast(list)?;
+            port.config.settings.unicast = list.to_vec();
+            Ok(())
+        })
+    }
+
+    /// Asks for every unicast and every multicast frame. Kept through resets.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the PF refuses; stock PFs grant unicast to nobody or to trusted VFs only.
+    pub fn set_promiscuous(&mut self, unicast: bool, multicast: bool) -> Result<()> {
+        self.change(|port| {
+            port.device.set_promiscuous(unicast, multicast)?;
+            let settings = &mut port.config.settings;
+            (settings.promiscuous, settings.all_multicast) = (unicast, multicast);
+            Ok(())
+        })
+    }
+
+    fn change(&mut self, act: impl FnOnce(&mut Port) -> Result<()>) -> Result<()> {
+        let inner = self.get_mut();
+        match inner.word().state() {
+            PortState::Running => act(&mut inner.port),
+            state => Err(Error::device(&inner.port.name, format!("settings cannot change while the port is {state:?}"))),
+        }
+    }
+
+    /// Stops the port: queues let go (those that do not within `deadline` are left behind), the function is reset,
+    /// buffers go home, and the port can be started again.
+    ///
+    /// # Errors
+    /// When the device is gone or cannot be reset; the port is closed then.
+    pub fn stop(mut self, deadline: Duration) -> Result<Port> {
+        match self.inner.take() {
+            Some(inner) => inner.stop(deadline),
+            None => unreachable!("{HELD}"),
+        }
+    }
+
+    /// Gives the control a thread that services it.
+    ///
+    /// # Errors
+    /// [`Error::Os`] when no thread can be made.
+    pub fn spawn(self) -> Result<Service> {
+        Service::new(self)
+    }
+}
+
+impl AsFd for Control {
+    /// Readable when the mailbox wants to be looked at.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.get().events.last().expect("the mailbox always has an eventfd").as_fd()
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take() {
+            // The port drops here whatever the reset says: nobody is left to tell.
+            let _ = inner.stop(DROP_DEADLINE);
+        }
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Control({}, {:?})", self.name(), self.state())
+    }
+}

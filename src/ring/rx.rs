@@ -1,0 +1,450 @@
+//! The receive ring: packets out of filled descriptors, fresh buffers into them.
+//!
+//! Owns a ring's descriptors and, in its slots, the buffer behind each: the slots are the truth, because the device
+//! overwrites descriptors. What always holds: every slot has a buffer; the device may use the descriptors from `next`
+//! up to the tail it was told, at most size - 1 of them; a packet is handed out only after its descriptor was seen done
+//! and its length fits the buffer, and in the same step its slot gets another buffer. With no buffer to replace it, a
+//! packet stays in the ring.
+//!
+//! A burst touches one state word, the descriptors it takes (16 bytes each), their slots (4 bytes each), the cache's
+//! stock and the burst; never the packets.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use super::descriptors::Descriptors;
+use super::format::RxFormat;
+use super::link::{Count, InFlight, QueueLink};
+use super::state::Turn;
+use crate::error::{Error, Result};
+use crate::event;
+use crate::mem::{Burst, CACHE_SIZE, PacketBuf, PoolCache, PoolHandle};
+use crate::mmio::Doorbell;
+
+/// Descriptors handled in one straight line.
+const GROUP: usize = 8;
+/// The tail is written when this many descriptors wait for it, or an eighth of the ring.
+const TAIL_STEP: u32 = 32;
+
+/// What happened on a receive queue. Counts since the port was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct RxQueueStats {
+    /// Packets handed to the program.
+    pub packets: u64,
+    /// Bursts that left packets in the ring because the pool had no buffer to replace them.
+    pub no_buffer: u64,
+    /// Frames dropped because the device marked them as damaged.
+    pub errors: u64,
+    /// Frames dropped because the device reported a length beyond the buffer.
+    pub bad_length: u64,
+    /// Bursts refused because the cache belongs to another pool than the queue's.
+    pub wrong_pool: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct RxCounts {
+    packets: Count,
+    no_buffer: Count,
+    errors: Count,
+    bad_length: Count,
+    wrong_pool: Count,
+}
+
+impl RxCounts {
+    pub(crate) fn snapshot(&self) -> RxQueueStats {
+        RxQueueStats {
+            packets: self.packets.get(),
+            no_buffer: self.no_buffer.get(),
+            errors: self.errors.get(),
+            bad_length: self.bad_length.get(),
+            wrong_pool: self.wrong_pool.get(),
+        }
+    }
+}
+
+/// How a queue sleeps.
+pub(crate) struct RxInterrupt {
+    /// Unmasks the queue's vector.
+    pub(crate) arm: Doorbell,
+    pub(crate) arm_value: u32,
+    /// Signalled by the vector, and by control on every change of state.
+    pub(crate) event: Arc<OwnedFd>,
+}
+
+/// Everything a receive queue is made of.
+pub(crate) struct RxParts {
+    pub(crate) number: u16,
+    pub(crate) link: QueueLink,
+    pub(crate) ring: Descriptors,
+    pub(crate) size: u16,
+    pub(crate) tail: Doorbell,
+    pub(crate) pool: PoolHandle,
+    /// IOVA minus virtual address of the pool's region.
+    pub(crate) iova_delta: u64,
+    /// Bytes the device may write to a buffer.
+    pub(crate) buffer_len: u16,
+    pub(crate) want_info: bool,
+    pub(crate) counts: Arc<RxCounts>,
+    pub(crate) interrupt: Option<RxInterrupt>,
+}
+
+/// A receive queue. It belongs to the thread that polls it.
+pub struct RxQueue<F: RxFormat> {
+    parts: RxParts,
+    quirks: F::Quirks,
+    /// Buffer number per descriptor.
+    slots: Box<[u32]>,
+    next: u32,
+    /// Descriptors armed in memory that the tail does not cover yet.
+    unannounced: u32,
+    tail_step: u32,
+    data_base: usize,
+    stride: usize,
+    tag: u16,
+    /// The front of a frame whose end has not come yet, and its total length so far.
+    partial: Option<PacketBuf>,
+    /// Drop the rest of the current frame.
+    discard: bool,
+}
+
+// A queue is Send by its parts and must not be shared: no method takes `&self` to the ring.
+
+impl<F: RxFormat> RxQueue<F> {
+    /// A queue over a ring that control has programmed, with a buffer for every slot. `None`, and no buffer taken,
+    /// when the pool has too few or the ring's memory does not fit its size.
+    pub(crate) fn new(parts: RxParts, quirks: F::Quirks) -> Option<RxQueue<F>> {
+        let size = parts.size as usize;
+        if parts.ring.len() != size * F::WORDS || size < GROUP {
+            return None;
+        }
+        let mut slots = vec![0u32; size].into_boxed_slice();
+        let depot = parts.pool.depot();
+        let taken = depot.take(&mut slots);
+        if taken < size {
+            for &index in slots.iter().take(taken) {
+                let _ = depot.put_one(index); // a handle is held: never the last
+            }
+            return None;
+        }
+        let (data_base, stride) = parts.pool.layout();
+        let tag = parts.pool.number();
+        let tail_step = TAIL_STEP.min(size as u32 / 8).max(1);
+        Some(RxQueue {
+            parts,
+            quirks,
+            slots,
+            next: 0,
+            unannounced: 0,
+            tail_step,
+            data_base,
+            stride,
+            tag,
+            partial: None,
+            discard: false,
+        })
+    }
+
+    /// The queue's number in its port.
+    pub fn number(&self) -> u16 {
+        self.parts.number
+    }
+
+    /// Receives packets into `burst`, up to its limit, and gives the ring as many fresh buffers from `cache`. Returns
+    /// the number of packets added. Returns 0 without looking when the port is not running, and when the cache is of
+    /// another pool than the queue's (which is counted).
+    #[inline]
+    pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        if !self.parts.link.is_current() && !self.catch_up() {
+            return 0;
+        }
+        if cache.pool().number() != self.tag {
+            self.parts.counts.wrong_pool.add(1);
+            return 0;
+        }
+        let got = if self.parts.want_info { self.receive::<true>(cache, burst) } else { self.receive::<false>(cache, burst) };
+        if got > 0 {
+            self.parts.counts.packets.add(got as u64);
+        }
+        if self.unannounced >= self.tail_step {
+            self.announce();
+        }
+        got
+    }
+
+    /// Tells the device of every descriptor but the one before `next`, so that a full ring is not an empty one.
+    #[inline(always)]
+    fn announce(&mut self) {
+        let size = self.slots.len() as u32;
+        self.parts.tail.ring(if self.next == 0 { size - 1 } else { self.next - 1 });
+        self.unannounced = 0;
+    }
+
+    #[inline(always)]
+    fn receive<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        let before = burst.len();
+        loop {
+            if burst.limit() - burst.len() >= GROUP
+                && self.next as usize + GROUP <= self.slots.len()
+                && self.partial.is_none()
+                && !self.discard
+                && self.group::<INFO>(cache, burst)
+            {
+                continue;
+            }
+            if burst.is_full() || !self.single::<INFO>(cache, burst) {
+                return burst.len() - before;
+            }
+        }
+    }
+
+    /// Takes the next eight descriptors if every one is a whole good frame in one buffer and there are eight buffers
+    /// to replace them; otherwise changes nothing.
+    #[inline(always)]
+    fn group<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
+        let first = self.next as usize;
+        let at = first * F::WORDS;
+        let mut status = [0u64; GROUP];
+        let (mut all, mut any) = (u64::MAX, 0);
+        let limit = u32::from(self.parts.buffer_len);
+        let mut beyond = 0u32;
+        for i in (0..GROUP).rev() {
+            // SAFETY: `receive` checked that descriptors `first..first + GROUP` exist.
+            let word = unsafe { self.parts.ring.load(at + i * F::WORDS + F::STATUS) };
+            status[i] = word;
+            all &= word;
+            any |= word;
+            beyond |= limit.wrapping_sub(F::len(word));
+        }
+        let whole = F::DONE | F::LAST;
+        // The top bit of `beyond` is set when a length is larger than the buffer.
+        if all & whole != whole || any & F::ERROR != 0 || beyond >> 31 != 0 {
+            return false;
+        }
+        // The loads above saw DONE; what the device wrote before it is visible after this.
+        fence(Ordering::Acquire);
+        if cache.ensure(GROUP) < GROUP {
+            return false;
+        }
+        let Some(fresh) = cache.take(GROUP).first_chunk::<GROUP>() else { return false };
+        let Some(slots) = self.slots.get_mut(first..first + GROUP).and_then(|s| s.first_chunk_mut::<GROUP>()) else {
+            return false;
+        };
+        let mut word0 = [0u64; GROUP];
+        if INFO {
+            for (i, word) in word0.iter_mut().enumerate() {
+                // SAFETY: as above.
+                *word = unsafe { self.parts.ring.load(at + i * F::WORDS) };
+            }
+        }
+        {
+            let Some(places) = burst.spare().first_chunk_mut::<GROUP>() else { return false };
+            for i in 0..GROUP {
+                let index = slots[i];
+                let len = F::len(status[i]) as u16;
+                let addr = self.data_base + index as usize * self.stride;
+                // SAFETY: the slot's buffer was the ring's alone, the device is done with it, the length fits it
+                // (checked above), and the slot gets another buffer below.
+                places[i].write(unsafe { PacketBuf::from_parts(addr, index, len, self.tag) });
+            }
+        }
+        for i in 0..GROUP {
+            let index = fresh[i];
+            slots[i] = index;
+            let addr = self.data_base + index as usize * self.stride;
+            let at = at + i * F::WORDS;
+            // SAFETY: as above.
+            unsafe {
+                self.parts.ring.store(at, (addr as u64).wrapping_add(self.parts.iova_delta));
+                for word in 1..F::WORDS {
+                    self.parts.ring.store(at + word, 0);
+                }
+            }
+        }
+        for i in 0..GROUP {
+            // SAFETY: one of the eight places written above.
+            unsafe { burst.grow(1) };
+            if INFO {
+                burst.set_last_rx_info(F::info(word0[i], status[i], self.quirks));
+            } else {
+                // SAFETY: the other seven in one step.
+                unsafe { burst.grow(GROUP - 1) };
+                break;
+            }
+        }
+        self.advance(GROUP as u32);
+        true
+    }
+
+    /// Takes the next descriptor if it is done and there is a buffer to replace it. False when there is nothing to do.
+    #[inline(always)]
+    fn single<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
+        let at = self.next as usize * F::WORDS;
+        // SAFETY: `next` is below the ring's size.
+        let status = unsafe { self.parts.ring.load_acquire(at + F::STATUS) };
+        if status & F::DONE == 0 {
+            return false;
+        }
+        if cache.ensure(1) == 0 {
+            self.parts.counts.no_buffer.add(1);
+            return false;
+        }
+        // SAFETY: as above.
+        let word0 = if INFO { unsafe { self.parts.ring.load(at) } } else { 0 };
+        let Some(&fresh) = cache.take(1).first() else { return false };
+        let Some(slot) = self.slots.get_mut(self.next as usize) else { return false };
+        let index = std::mem::replace(slot, fresh);
+        self.arm(self.next as usize, fresh);
+        self.advance(1);
+
+        let len = F::len(status);
+        let simple = status & (F::LAST | F::ERROR) == F::LAST
+            && len <= u32::from(self.parts.buffer_len)
+            && self.partial.is_none()
+            && !self.discard;
+        let addr = self.data_base + index as usize * self.stride;
+        // SAFETY: the buffer was the ring's alone and the device is done with it; a length beyond the buffer is cut to 0
+        // here and the frame dropped below; the slot has another buffer.
+        let piece = unsafe {
+            let len = if len <= u32::from(self.parts.buffer_len) { len as u16 } else { 0 };
+            PacketBuf::from_parts(addr, index, len, self.tag)
+        };
+        let whole = if simple { Some(piece) } else { self.assemble(piece, status, len) };
+        if let Some(packet) = whole {
+            // `receive` checked that there is room; without it the packet would drop and its buffer go home.
+            let _ = burst.push(packet);
+            if INFO {
+                burst.set_last_rx_info(F::info(word0, status, self.quirks));
+            }
+        }
+        true
+    }
+
+    /// A piece of a frame over several buffers, or of a bad one. Returns the frame once it is whole.
+    #[cold]
+    fn assemble(&mut self, piece: PacketBuf, status: u64, len: u32) -> Option<PacketBuf> {
+        let last = status & F::LAST != 0;
+        if len > u32::from(self.parts.buffer_len) {
+            if !self.discard {
+                self.parts.counts.bad_length.add(1);
+            }
+            self.discard = true;
+        }
+        // Errors are valid with the last descriptor only.
+        if last && status & F::ERROR != 0 && !self.discard {
+            self.parts.counts.errors.add(1);
+            self.discard = true;
+        }
+        if self.discard {
+            self.partial = None;
+            self.discard = !last;
+            return None;
+        }
+        match &mut self.partial {
+            None => self.partial = Some(piece),
+            Some(front) => {
+                // Same pool, so this cannot fail; if it did, the piece would drop and go home.
+                let _ = front.chain(piece);
+            }
+        }
+        if last { self.partial.take() } else { None }
+    }
+
+    /// Writes the descriptor of a fresh buffer.
+    #[inline(always)]
+    fn arm(&mut self, position: usize, index: u32) {
+        let addr = self.data_base + index as usize * self.stride;
+        // SAFETY: callers pass a position below the ring's size.
+        unsafe {
+            self.parts.ring.store(position * F::WORDS, (addr as u64).wrapping_add(self.parts.iova_delta));
+            for word in 1..F::WORDS {
+                self.parts.ring.store(position * F::WORDS + word, 0);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, count: u32) {
+        let next = self.next + count;
+        self.next = if next >= self.slots.len() as u32 { 0 } else { next };
+        self.unannounced += count;
+    }
+
+    /// The state word has changed. True when the queue may work.
+    #[cold]
+    fn catch_up(&mut self) -> bool {
+        match self.parts.link.look() {
+            Turn::Rest => false,
+            Turn::Rebuild => {
+                self.partial = None;
+                self.discard = false;
+                self.next = 0;
+                for position in 0..self.slots.len() {
+                    let index = self.slots[position];
+                    self.arm(position, index);
+                }
+                self.announce();
+                true
+            }
+        }
+    }
+
+    /// Sleeps until a packet comes, the port's state changes, or `timeout` is over; returns the number of packets
+    /// added to `burst`, which may be 0.
+    ///
+    /// Arms the queue's interrupt, looks at the ring once more (a packet may have come in between), and sleeps.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the port was opened without interrupts; [`Error::Os`] when `poll` fails.
+    pub fn sleep(&mut self, cache: &mut PoolCache, burst: &mut Burst, timeout: Duration) -> Result<usize> {
+        let fd = match &self.parts.interrupt {
+            Some(interrupt) => interrupt.event.clone(),
+            None => return Err(Error::Config("the port was opened without interrupts(true)".into())),
+        };
+        if self.unannounced > 0 && self.parts.link.is_current() {
+            self.announce();
+        }
+        self.rearm();
+        let got = self.burst(cache, burst);
+        if got > 0 {
+            return Ok(got);
+        }
+        if event::wait(fd.as_fd(), timeout)? {
+            event::clear(fd.as_fd());
+        }
+        Ok(self.burst(cache, burst))
+    }
+
+    /// The eventfd that the queue's vector and every change of the port's state signal; `None` on a port opened without
+    /// interrupts. For waiting on several queues: [`rearm`](Self::rearm) each, poll each once more, wait, read the fd.
+    pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.parts.interrupt.as_ref().map(|interrupt| interrupt.event.as_fd())
+    }
+
+    /// Unmasks the queue's vector. Packets that are in the ring already may not raise it: poll once more, then wait
+    /// on [`event_fd`](Self::event_fd). Does nothing on a port opened without interrupts or not running.
+    pub fn rearm(&mut self) {
+        if let Some(interrupt) = &self.parts.interrupt {
+            if self.parts.link.is_current() {
+                interrupt.arm.ring(interrupt.arm_value);
+            }
+        }
+    }
+}
+
+impl<F: RxFormat> Drop for RxQueue<F> {
+    fn drop(&mut self) {
+        // The front of an unfinished frame is the program's, not the device's.
+        self.partial = None;
+        let tag = self.tag;
+        let buffers = self.slots.iter().map(|&index| (tag, index)).collect();
+        self.parts.link.leave(InFlight {
+            buffers,
+            pools: vec![self.parts.pool.clone()],
+            _ring: self.parts.ring.region().clone(),
+        });
+    }
+}
+
+const _: () = assert!(GROUP <= CACHE_SIZE / 2, "a group's buffers come from one cache");

@@ -1,0 +1,471 @@
+//! Rings against an oracle: a toy device that follows the same rules, driven by a seeded random walk.
+//!
+//! The oracle is a queue of the frames that are on their way. Every run prints its seed when it fails.
+
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+use super::*;
+use crate::mem::{Burst, DmaTarget, HugeRegion, Mempool, PacketBuf, Pages, PoolCache, RxInfo, TxInfo};
+use crate::mmio::Doorbell;
+
+const DONE: u64 = 1;
+const LAST: u64 = 2;
+const ERROR: u64 = 4;
+/// In a transmit descriptor: report asked for.
+const REPORT: u64 = 8;
+/// In a transmit descriptor: it carries a context.
+const CONTEXT: u64 = 16;
+const DELTA: u64 = 0x7000_0000_0000;
+
+struct Toy;
+
+// SAFETY: the toy device below sets DONE after the rest, and armed descriptors have a zero status word.
+unsafe impl RxFormat for Toy {
+    const WORDS: usize = 2;
+    const STATUS: usize = 1;
+    const DONE: u64 = DONE;
+    const LAST: u64 = LAST;
+    const ERROR: u64 = ERROR;
+    type Quirks = ();
+    fn len(status: u64) -> u32 {
+        (status >> 32) as u32
+    }
+    fn info(word0: u64, _: u64, (): ()) -> RxInfo {
+        RxInfo { hash: Some(word0 as u32), ..Default::default() }
+    }
+}
+
+// SAFETY: the toy device reads what the descriptor says and then sets DONE, which `data` leaves clear.
+unsafe impl TxFormat for Toy {
+    const MAX_SEGMENT: u32 = 65535;
+    const CONTEXTS: usize = 2;
+    fn data(iova: u64, len: u32, _: u32, last: bool, report: bool) -> [u64; 2] {
+        [iova, u64::from(len) << 32 | if last { LAST } else { 0 } | if report { REPORT } else { 0 }]
+    }
+    fn data_offload(iova: u64, len: u32, total: u32, last: bool, report: bool, _: &TxInfo, context: u8) -> [u64; 2] {
+        let [a, b] = Self::data(iova, len, total, last, report);
+        [a, b | u64::from(context + 1) << 8]
+    }
+    fn context(info: &TxInfo, context: u8) -> Option<[u64; 2]> {
+        (info.l2_len <= 127).then_some([u64::from(info.tso_mss), CONTEXT | u64::from(context + 1) << 8])
+    }
+    fn with_report(word1: u64) -> u64 {
+        word1 | REPORT
+    }
+    fn done(word1: u64) -> bool {
+        word1 & DONE != 0
+    }
+}
+
+/// Ring memory, state and a doorbell, as control would make them.
+struct Bench {
+    region: Arc<HugeRegion>,
+    size: usize,
+    cell: Arc<AtomicU32>,
+    shared: Arc<Shared>,
+    gate: Arc<CachePadded<Gate>>,
+    head: usize,
+}
+
+struct Model;
+impl DmaTarget for Model {
+    fn numa_node(&self) -> Option<u32> {
+        None
+    }
+    fn is_model(&self) -> bool {
+        true
+    }
+}
+
+fn pool(buffers: u32) -> Mempool {
+    Mempool::builder().buffers(buffers).data_room(1024).on(&[&Model]).unwrap()
+}
+
+impl Bench {
+    fn new(size: usize) -> Bench {
+        let region = Arc::new(HugeRegion::allocate(size * 16, Pages::Ordinary, None).unwrap());
+        let shared = Arc::new(Shared::new());
+        let gate = Arc::new(CachePadded::new(Gate::new()));
+        gate.enable(shared.word.load());
+        Bench { region, size, cell: Arc::new(AtomicU32::new(0)), shared, gate, head: 0 }
+    }
+
+    fn doorbell(&self) -> Doorbell {
+        // SAFETY: the cell lives as long as its Arc, which the doorbell holds.
+        unsafe { Doorbell::new(NonNull::from(&*self.cell), self.cell.clone()) }
+    }
+
+    fn word(&self, descriptor: usize, word: usize) -> &AtomicU64 {
+        assert!(descriptor < self.size);
+        let at = self.region.addr() + descriptor * 16 + word * 8;
+        // SAFETY: inside the region (asserted), aligned, and only ever used as atomics.
+        unsafe { &*std::ptr::with_exposed_provenance::<AtomicU64>(at) }
+    }
+
+    fn tail(&self) -> usize {
+        self.cell.load(Ordering::Acquire) as usize
+    }
+
+    fn armed(&self) -> usize {
+        (self.tail() + self.size - self.head) % self.size
+    }
+
+    fn rx(&self, pool: &Mempool, want_info: bool) -> RxQueue<Toy> {
+        let parts = RxParts {
+            number: 0,
+            link: QueueLink::new(self.shared.clone(), self.gate.clone()),
+            ring: Descriptors::new(self.region.clone(), 0, self.size * 2).unwrap(),
+            size: self.size as u16,
+            tail: self.doorbell(),
+            pool: pool.handle().clone(),
+            iova_delta: DELTA,
+            buffer_len: 1024,
+            want_info,
+            counts: Default::default(),
+            interrupt: None,
+        };
+        RxQueue::new(parts, ()).unwrap()
+    }
+
+    fn tx(&self, pools: &[&Mempool], offloads: bool) -> TxQueue<Toy> {
+        let parts = TxParts {
+            number: 0,
+            link: QueueLink::new(self.shared.clone(), self.gate.clone()),
+            ring: Descriptors::new(self.region.clone(), 0, self.size * 2).unwrap(),
+            size: self.size as u16,
+            tail: self.doorbell(),
+            pools: pools.iter().map(|p| Attached { pool: p.handle().clone(), iova_delta: DELTA }).collect(),
+            max_frame: 1522,
+            max_segments: 8,
+            offloads,
+            counts: Default::default(),
+        };
+        TxQueue::new(parts).unwrap()
+    }
+
+    /// The device stores one piece of a frame, if a descriptor is armed.
+    fn receive(&mut self, data: &[u8], flags: u64, lie: u64) -> bool {
+        if self.armed() == 0 {
+            return false;
+        }
+        let iova = self.word(self.head, 0).load(Ordering::Relaxed);
+        assert_eq!(self.word(self.head, 1).load(Ordering::Relaxed), 0, "an armed descriptor has no status");
+        let at = std::ptr::with_exposed_provenance_mut::<u8>(iova.wrapping_sub(DELTA) as usize);
+        // SAFETY: the driver gave this buffer of 1024 bytes to the device; `data` is at most that.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), at, data.len()) };
+        self.word(self.head, 0).store(0xdead, Ordering::Relaxed);
+        self.word(self.head, 1).store((data.len() as u64 + lie) << 32 | flags | DONE, Ordering::Release);
+        self.head = (self.head + 1) % self.size;
+        true
+    }
+
+    /// The device sends one descriptor, if there is one: its bytes, whether it ends a frame, its context slot.
+    fn transmit(&mut self) -> Option<(Vec<u8>, u64)> {
+        if self.armed() == 0 {
+            return None;
+        }
+        let (iova, word) = (self.word(self.head, 0).load(Ordering::Relaxed), self.word(self.head, 1));
+        let flags = word.load(Ordering::Relaxed);
+        let mut data = vec![0; (flags >> 32) as usize];
+        if flags & CONTEXT == 0 {
+            let at = std::ptr::with_exposed_provenance::<u8>(iova.wrapping_sub(DELTA) as usize);
+            // SAFETY: the driver gave these bytes to the device.
+            unsafe { std::ptr::copy_nonoverlapping(at, data.as_mut_ptr(), data.len()) };
+        } else {
+            data = iova.to_le_bytes().to_vec();
+        }
+        if flags & REPORT != 0 {
+            word.store(DONE, Ordering::Release);
+        }
+        self.head = (self.head + 1) % self.size;
+        Some((data, flags))
+    }
+
+    fn reset(&mut self) {
+        self.cell.store(0, Ordering::Release);
+        self.head = 0;
+    }
+
+    /// Opens the quarantine, as control does after a reset.
+    fn close(&self) {
+        self.shared.word.go(PortState::Dead);
+        // SAFETY: the toy device only acts when the test calls it.
+        unsafe { self.shared.quarantine.open() };
+    }
+}
+
+/// A small generator of numbers (xorshift).
+struct Dice(u64);
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % sides
+    }
+}
+
+fn bytes(packet: &PacketBuf) -> Vec<u8> {
+    packet.segments().flatten().copied().collect()
+}
+
+fn frame(dice: &mut Dice, len: usize) -> Vec<u8> {
+    let first = dice.roll(256);
+    (0..len).map(|i| (first + i) as u8).collect()
+}
+
+#[test]
+fn received_frames_are_those_sent_in_order() {
+    for seed in 1..=60u64 {
+        println!("seed {seed}");
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let size = [32, 64, 72, 256][dice.roll(4)];
+        let want_info = dice.roll(2) == 0;
+        let pool = pool(size as u32 + 64 + dice.roll(400) as u32);
+        let mut bench = Bench::new(size);
+        let mut rx = bench.rx(&pool, want_info);
+        let mut cache = pool.cache();
+        let mut held = Burst::with_limit(512).unwrap();
+        let mut oracle: VecDeque<Vec<u8>> = VecDeque::new();
+        for _ in 0..400 {
+            // Frames of one to three pieces; some damaged, some with a length that lies.
+            for _ in 0..dice.roll(size) {
+                let pieces = if dice.roll(4) == 0 { 1 + dice.roll(3) } else { 1 };
+                if bench.armed() < pieces {
+                    break;
+                }
+                let (damaged, lie) = (dice.roll(40) == 0, dice.roll(50) == 0);
+                let mut whole = Vec::new();
+                for piece in 1..=pieces {
+                    let len = if piece == pieces { 1 + dice.roll(1024) } else { 1024 };
+                    let data = frame(&mut dice, len);
+                    let last = piece == pieces;
+                    let flags = if last { LAST | if damaged { ERROR } else { 0 } } else { 0 };
+                    assert!(bench.receive(&data, flags, if lie && last { 5000 } else { 0 }));
+                    whole.extend(data);
+                }
+                if !damaged && !lie {
+                    oracle.push_back(whole);
+                }
+            }
+            let mut burst = Burst::with_limit(1 + dice.roll(64)).unwrap();
+            let got = rx.burst(&mut cache, &mut burst);
+            assert_eq!(got, burst.len());
+            for (i, packet) in burst.iter().enumerate() {
+                assert_eq!(Some(bytes(packet)), oracle.pop_front(), "seed {seed}");
+                assert_eq!(burst.rx_info(i).hash, want_info.then_some(0xdead));
+            }
+            match dice.roll(4) {
+                0 => burst.clear(),
+                1 => {
+                    while let Some(packet) = burst.pop() {
+                        if let Err(packet) = held.push(packet) {
+                            drop(packet);
+                        }
+                    }
+                }
+                _ => cache.free(&mut burst),
+            }
+            if dice.roll(10) == 0 {
+                cache.free(&mut held);
+            }
+        }
+        cache.free(&mut held);
+        let mut burst = Burst::new();
+        while rx.burst(&mut cache, &mut burst) > 0 {
+            for packet in burst.iter() {
+                assert_eq!(Some(bytes(packet)), oracle.pop_front(), "seed {seed}");
+            }
+            cache.free(&mut burst);
+        }
+        assert!(oracle.is_empty(), "seed {seed}: {} frames are missing", oracle.len());
+        drop((rx, cache));
+        assert_eq!(pool.available(), pool.capacity() - size as u32, "the quarantine keeps the ring's buffers");
+        bench.close();
+        assert_eq!(pool.available(), pool.capacity(), "seed {seed}");
+    }
+}
+
+/// Random packets: plain, short, chained, of another pool, with offloads, and some that can never be sent.
+fn make(dice: &mut Dice, own: &mut PoolCache, other: &mut PoolCache, offloads: bool) -> Option<(PacketBuf, TxInfo, bool)> {
+    let mut sendable = true;
+    let cache = if dice.roll(8) == 0 { other } else { own };
+    let mut packet = cache.alloc_one()?;
+    let len = match dice.roll(12) {
+        0 => 1 + dice.roll(59),
+        1 => {
+            sendable = false;
+            0
+        }
+        _ => 60 + dice.roll(900),
+    };
+    let data = frame(dice, len);
+    packet.append(len)?.copy_from_slice(&data);
+    if len > 0 && dice.roll(6) == 0 {
+        for _ in 0..1 + dice.roll(2) {
+            let mut piece = cache.alloc_one()?;
+            let len = 100 + dice.roll(300);
+            let data = frame(dice, len);
+            piece.append(data.len())?.copy_from_slice(&data);
+            packet.chain(piece).ok()?;
+        }
+    }
+    let info = TxInfo { tso_mss: (dice.roll(3) * 100) as u16, ..Default::default() };
+    let info = if offloads && dice.roll(3) == 0 { info } else { TxInfo::default() };
+    let limit = if info.tso_mss > 0 { usize::MAX } else { 1522 };
+    sendable &= packet.total_len() <= limit;
+    Some((packet, info, sendable))
+}
+
+/// What a device has sent, held against what it was given.
+#[derive(Default)]
+struct Sent {
+    pending: VecDeque<(Vec<u8>, u16)>,
+    building: Vec<u8>,
+    /// The segment size that each context slot was loaded with; slot 0 stands for no context.
+    contexts: [u16; 3],
+}
+
+impl Sent {
+    fn check(&mut self, data: Vec<u8>, flags: u64) {
+        let slot = (flags >> 8 & 3) as usize;
+        if flags & CONTEXT != 0 {
+            self.contexts[slot] = u64::from_le_bytes(data.try_into().unwrap()) as u16;
+            return;
+        }
+        self.building.extend(data);
+        if flags & LAST != 0 {
+            let (expected, mss) = self.pending.pop_front().expect("a frame that nobody sent");
+            assert_eq!(self.building, expected);
+            assert_eq!(self.contexts[slot], mss);
+            self.building.clear();
+        }
+    }
+}
+
+#[test]
+fn sent_frames_are_those_given_in_order_and_every_buffer_comes_back() {
+    for seed in 1..=60u64 {
+        println!("seed {seed}");
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let size = [32, 64, 72, 256][dice.roll(4)];
+        let offloads = dice.roll(2) == 0;
+        let (own, other) = (pool(2000), pool(600));
+        let mut bench = Bench::new(size);
+        let mut tx = bench.tx(&[&own, &other], offloads);
+        let (mut cache, mut other_cache) = (own.cache(), other.cache());
+        let mut burst = Burst::with_limit(64).unwrap();
+        let mut oracle = Sent::default();
+        for round in 0..400 {
+            for _ in 0..dice.roll(40) {
+                if burst.is_full() {
+                    break;
+                }
+                let Some((packet, info, sendable)) = make(&mut dice, &mut cache, &mut other_cache, offloads) else {
+                    break;
+                };
+                if sendable {
+                    let mut data = bytes(&packet);
+                    data.resize(data.len().max(60), 0);
+                    oracle.pending.push_back((data, info.tso_mss));
+                }
+                assert!(burst.push(packet).is_ok());
+                burst.set_tx_info(burst.len() - 1, info);
+            }
+            tx.burst(&mut cache, &mut burst);
+            for _ in 0..dice.roll(2 * size) {
+                let Some((data, flags)) = bench.transmit() else { break };
+                oracle.check(data, flags);
+            }
+            if round % 100 == 99 {
+                // A reset: what the device had is gone, what it had not is sent again by nobody.
+                bench.shared.word.go(PortState::Resetting);
+                assert_eq!(tx.burst(&mut cache, &mut burst), 0);
+                assert!(bench.gate.is_quiet(bench.shared.word.load()));
+                bench.reset();
+                bench.shared.word.go(PortState::Running);
+                bench.gate.enable(bench.shared.word.load());
+                cache.free(&mut burst);
+                oracle = Sent::default();
+            }
+        }
+        let mut rest = 0;
+        while !burst.is_empty() && rest < 10_000 {
+            tx.burst(&mut cache, &mut burst);
+            while bench.transmit().is_some() {}
+            rest += 1;
+        }
+        assert!(burst.is_empty(), "a loop that retries ends");
+        drop((tx, cache, other_cache));
+        bench.close();
+        assert_eq!((own.available(), other.available()), (own.capacity(), other.capacity()), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_packet_stays_in_the_ring_when_the_pool_is_empty() {
+    let pool = pool(64);
+    let mut bench = Bench::new(64);
+    let mut rx = bench.rx(&pool, false);
+    let (mut cache, mut burst) = (pool.cache(), Burst::new());
+    assert_eq!(rx.burst(&mut cache, &mut burst), 0);
+    assert!(bench.receive(&[7; 100], LAST, 0));
+    assert_eq!(rx.burst(&mut cache, &mut burst), 0);
+    assert!(burst.is_empty());
+    drop(rx);
+    bench.close();
+}
+
+#[test]
+fn a_cache_of_another_pool_is_refused() {
+    let (a, b) = (pool(200), pool(200));
+    let mut bench = Bench::new(32);
+    let mut rx = bench.rx(&a, false);
+    let mut burst = Burst::new();
+    assert_eq!(rx.burst(&mut a.cache(), &mut burst), 0);
+    assert!(bench.receive(&[7; 100], LAST, 0));
+    assert_eq!(rx.burst(&mut b.cache(), &mut burst), 0);
+    assert_eq!(rx.burst(&mut a.cache(), &mut burst), 1);
+    drop(rx);
+    bench.close();
+}
+
+#[test]
+fn packets_of_a_pool_that_is_not_attached_are_freed_and_counted() {
+    let (a, b) = (pool(200), pool(200));
+    let bench = Bench::new(32);
+    let mut tx = bench.tx(&[&a], false);
+    let mut burst = Burst::new();
+    let mut stranger = b.cache().alloc_one().unwrap();
+    stranger.append(100).unwrap();
+    burst.push(stranger).unwrap();
+    assert_eq!(tx.burst(&mut a.cache(), &mut burst), 0);
+    assert!(burst.is_empty());
+    assert_eq!(b.available(), 200);
+    drop(tx);
+    bench.close();
+}
+
+#[test]
+fn at_most_all_but_one_descriptor_are_given_to_the_device() {
+    let pool = pool(600);
+    let mut bench = Bench::new(64);
+    let mut tx = bench.tx(&[&pool], false);
+    let (mut cache, mut burst) = (pool.cache(), Burst::with_limit(128).unwrap());
+    cache.alloc(128, &mut burst);
+    burst.iter_mut().for_each(|p| p.append(64).unwrap().fill(1));
+    assert_eq!(tx.burst(&mut cache, &mut burst), 63);
+    assert_eq!((burst.len(), bench.armed()), (65, 63));
+    assert_eq!(tx.burst(&mut cache, &mut burst), 0);
+    while bench.transmit().is_some() {}
+    assert_eq!(tx.burst(&mut cache, &mut burst), 63);
+    cache.free(&mut burst);
+    drop((tx, cache));
+    bench.close();
+    assert_eq!(pool.available(), 600);
+}

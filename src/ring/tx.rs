@@ -1,0 +1,532 @@
+//! The transmit ring: packets into descriptors, finished buffers back to their pools.
+//!
+//! Owns a ring's descriptors and, in its slots, the buffer behind each. What always holds: a packet's buffers belong to
+//! the ring from the moment its descriptors are written until the device reported a descriptor at or behind them done;
+//! the device is told of at most size - 1 descriptors; reports are asked for on the last descriptor of a frame only,
+//! and `marks` remembers where, so reclaim looks nowhere else.
+//!
+//! Buffers of the queue's own pool in plain frames are the fast path: one slot, no look at anything else. Context
+//! descriptors (no buffer) and buffers of other pools are `odd`; while any is in flight, reclaim goes slot by slot.
+//!
+//! A burst touches one state word, the oldest mark's descriptor, the descriptors it writes (16 bytes each), their slots
+//! (4 bytes each) and the burst; never the packets.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::descriptors::Descriptors;
+use super::format::TxFormat;
+use super::link::{Count, InFlight, QueueLink};
+use super::state::Turn;
+use crate::mem::{Burst, POOL_MASK, PacketBuf, PoolCache, PoolHandle, TxInfo};
+use crate::mmio::Doorbell;
+
+/// A completion is asked for at least every so many descriptors, or every quarter of the ring.
+const MARK_STEP: u32 = 32;
+/// Shortest frame without FCS. Shorter ones are padded with zeros here: not every PF lets the hardware do it
+/// (igbvf.md 4.7).
+const MIN_FRAME: u32 = 60;
+/// The slot of a descriptor without a buffer.
+const NO_BUFFER: u32 = u32::MAX;
+/// Words of a transmit descriptor.
+const WORDS: usize = 2;
+
+/// What happened on a transmit queue. Counts since the port was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TxQueueStats {
+    /// Packets given to the device.
+    pub packets: u64,
+    /// Packets freed because they, or a segment of theirs, had no bytes.
+    pub empty: u64,
+    /// Packets freed because they are longer than the port's MTU allows.
+    pub too_long: u64,
+    /// Packets freed because they have more segments than the device or the ring can take.
+    pub too_many_segments: u64,
+    /// Packets freed because their pool is not attached to the port.
+    pub foreign_pool: u64,
+    /// Packets freed because the hardware cannot do what their `TxInfo` asks.
+    pub bad_offload: u64,
+    /// Bursts refused because the cache belongs to another pool than the queue's.
+    pub wrong_pool: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct TxCounts {
+    packets: Count,
+    empty: Count,
+    too_long: Count,
+    too_many_segments: Count,
+    foreign_pool: Count,
+    bad_offload: Count,
+    wrong_pool: Count,
+}
+
+impl TxCounts {
+    pub(crate) fn snapshot(&self) -> TxQueueStats {
+        TxQueueStats {
+            packets: self.packets.get(),
+            empty: self.empty.get(),
+            too_long: self.too_long.get(),
+            too_many_segments: self.too_many_segments.get(),
+            foreign_pool: self.foreign_pool.get(),
+            bad_offload: self.bad_offload.get(),
+            wrong_pool: self.wrong_pool.get(),
+        }
+    }
+}
+
+/// A pool whose packets a queue may send: IOVA minus virtual address of its region.
+pub(crate) struct Attached {
+    pub(crate) pool: PoolHandle,
+    pub(crate) iova_delta: u64,
+}
+
+/// Everything a transmit queue is made of.
+pub(crate) struct TxParts {
+    pub(crate) number: u16,
+    pub(crate) link: QueueLink,
+    pub(crate) ring: Descriptors,
+    pub(crate) size: u16,
+    pub(crate) tail: Doorbell,
+    /// The queue's own pool first, then the others that are attached.
+    pub(crate) pools: Vec<Attached>,
+    /// Largest frame without FCS, in bytes.
+    pub(crate) max_frame: u32,
+    pub(crate) max_segments: u8,
+    pub(crate) offloads: bool,
+    pub(crate) counts: Arc<TxCounts>,
+}
+
+/// A transmit queue. It belongs to the thread that sends on it.
+pub struct TxQueue<F: TxFormat> {
+    parts: TxParts,
+    /// Buffer number per descriptor, or `NO_BUFFER`.
+    slots: Box<[u32]>,
+    /// Pool per descriptor; differs from `tag` for strangers in flight only.
+    owners: Box<[u16]>,
+    /// Positions of the descriptors that report, oldest first. Never grows beyond what it was made with.
+    marks: VecDeque<u32>,
+    next: u32,
+    clean: u32,
+    in_flight: u32,
+    unmarked: u32,
+    mark_step: u32,
+    /// Slots in flight that are not a buffer of the own pool.
+    odd: u32,
+    tag: u16,
+    iova_delta: u64,
+    /// Context slots of the device: what each was last loaded with.
+    contexts: [Option<TxInfo>; 2],
+    next_context: u8,
+    _format: std::marker::PhantomData<F>,
+}
+
+/// What became of one packet on the slow path.
+enum Fate {
+    Sent,
+    Full,
+    Dropped,
+}
+
+impl<F: TxFormat> TxQueue<F> {
+    /// A queue over a ring that control has programmed. `None` when the ring's memory does not fit its size or there
+    /// is no own pool.
+    pub(crate) fn new(parts: TxParts) -> Option<TxQueue<F>> {
+        let size = parts.size as usize;
+        if parts.ring.len() != size * WORDS || size < 8 {
+            return None;
+        }
+        let own = parts.pools.first()?;
+        let (tag, iova_delta) = (own.pool.number(), own.iova_delta);
+        Some(TxQueue {
+            slots: vec![NO_BUFFER; size].into(),
+            owners: vec![tag; size].into(),
+            marks: VecDeque::with_capacity(size),
+            next: 0,
+            clean: 0,
+            in_flight: 0,
+            unmarked: 0,
+            mark_step: MARK_STEP.min(size as u32 / 4).max(1),
+            odd: 0,
+            tag,
+            iova_delta,
+            contexts: [None; 2],
+            next_context: 0,
+            parts,
+            _format: std::marker::PhantomData,
+        })
+    }
+
+    /// The queue's number in its port.
+    pub fn number(&self) -> u16 {
+        self.parts.number
+    }
+
+    /// Sends packets from the front of `burst` as far as they fit the ring and leaves the rest in it; buffers that the
+    /// device is done with go to `cache`. Returns the number of packets sent.
+    ///
+    /// Packets that can never be sent are freed and counted by reason, so a loop that retries ends. An empty burst
+    /// only reclaims. Returns 0 without looking when the port is not running, and when the cache is of another pool
+    /// than the queue's (which is counted).
+    #[inline]
+    pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        if !self.parts.link.is_current() && !self.catch_up(cache) {
+            return 0;
+        }
+        if cache.pool().number() != self.tag {
+            self.parts.counts.wrong_pool.add(1);
+            return 0;
+        }
+        self.reclaim(cache);
+        let before = self.next;
+        let mut taken = 0;
+        let mut dropped = 0;
+        loop {
+            if !self.parts.offloads {
+                taken += self.plain_run(burst, taken);
+            }
+            if taken == burst.len() {
+                break;
+            }
+            match self.send_any(burst, taken) {
+                Fate::Sent => {}
+                Fate::Dropped => dropped += 1,
+                Fate::Full => break,
+            }
+            taken += 1;
+        }
+        if taken > 0 {
+            // SAFETY: the first `taken` packets were either written to the ring, whose slots own their buffers now, or
+            // read out and dropped by `send_any`.
+            unsafe { burst.forget_front(taken) };
+        }
+        if self.next != before {
+            // One doorbell: every descriptor up to here is written.
+            self.parts.tail.ring(self.next);
+        }
+        let sent = taken - dropped;
+        if sent > 0 {
+            self.parts.counts.packets.add(sent as u64);
+        }
+        sent
+    }
+
+    /// Writes plain single-buffer frames of the own pool from `burst[from..]` until one is something else or the ring
+    /// is full; returns how many.
+    #[inline(always)]
+    fn plain_run(&mut self, burst: &Burst, from: usize) -> usize {
+        let mut done = 0;
+        loop {
+            let size = self.slots.len() as u32;
+            // Up to the end of the ring, so that no step has to wrap.
+            let room = (size - 1 - self.in_flight).min(size - self.next) as usize;
+            let Some(packets) = burst.as_slice().get(from + done..) else { return done };
+            let first = self.next as usize;
+            let Some(slots) = self.slots.get_mut(first..first + room) else { return done };
+            let span = self.parts.max_frame - MIN_FRAME;
+            let mut count = 0u32;
+            let mut last_word = 0;
+            for (packet, slot) in packets.iter().zip(slots.iter_mut()) {
+                let (addr, index, len, tag) = packet.parts();
+                let len = u32::from(len);
+                if tag != self.tag || len.wrapping_sub(MIN_FRAME) > span {
+                    break;
+                }
+                let [word0, word1] = F::data((addr as u64).wrapping_add(self.iova_delta), len, len, true, false);
+                let at = (first + count as usize) * WORDS;
+                // SAFETY: the slot at this position exists, so the descriptor does; it is ours, as `in_flight` counts
+                // all that the device may still use.
+                unsafe {
+                    self.parts.ring.store(at, word0);
+                    self.parts.ring.store(at + 1, word1);
+                }
+                *slot = index;
+                last_word = word1;
+                count += 1;
+            }
+            if count == 0 {
+                return done;
+            }
+            self.unmarked += count;
+            if self.unmarked >= self.mark_step {
+                self.mark(self.next + count - 1, last_word);
+            }
+            self.advance(count);
+            done += count as usize;
+        }
+    }
+
+    /// Asks for a report of the descriptor at `position`, the last of its frame, whose second word is `word1`.
+    #[inline(always)]
+    fn mark(&mut self, position: u32, word1: u64) {
+        // Never full: a mark covers at least one descriptor and the ring has no more.
+        if self.marks.len() < self.slots.len() {
+            // SAFETY: the position has just been written, so it is in the ring; the device is not told of it yet.
+            unsafe { self.parts.ring.store(position as usize * WORDS + 1, F::with_report(word1)) };
+            self.marks.push_back(position);
+            self.unmarked = 0;
+        }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, count: u32) {
+        let next = self.next + count;
+        self.next = if next >= self.slots.len() as u32 { 0 } else { next };
+        self.in_flight += count;
+    }
+
+    /// Takes back what the device is done with.
+    #[inline(always)]
+    fn reclaim(&mut self, cache: &mut PoolCache) {
+        while let Some(&mark) = self.marks.front() {
+            // SAFETY: marks are positions in the ring.
+            let word1 = unsafe { self.parts.ring.load_acquire(mark as usize * WORDS + 1) };
+            if !F::done(word1) {
+                return;
+            }
+            self.marks.pop_front();
+            let end = mark + 1;
+            if end > self.clean {
+                self.release(cache, self.clean, end);
+            } else {
+                self.release(cache, self.clean, self.slots.len() as u32);
+                self.release(cache, 0, end);
+            }
+            self.clean = if end == self.slots.len() as u32 { 0 } else { end };
+        }
+    }
+
+    /// Gives back the buffers of the slots `from..to`.
+    #[inline(always)]
+    fn release(&mut self, cache: &mut PoolCache, from: u32, to: u32) {
+        self.in_flight -= to - from;
+        if self.odd == 0 {
+            if let Some(slots) = self.slots.get(from as usize..to as usize) {
+                // SAFETY: none is odd, so each slot has a buffer of the own pool, which is the cache's (compared at the
+                // start of the burst); the device is done with them, and they leave the ring's window here.
+                unsafe { cache.put(slots) };
+            }
+        } else {
+            self.release_odd(cache, from, to);
+        }
+    }
+
+    #[cold]
+    fn release_odd(&mut self, cache: &mut PoolCache, from: u32, to: u32) {
+        for position in from as usize..to as usize {
+            let (index, owner) = (self.slots[position], self.owners[position]);
+            if index == NO_BUFFER {
+                self.odd -= 1;
+            } else if owner == self.tag {
+                // SAFETY: as in `release`.
+                unsafe { cache.put_one(index) };
+            } else {
+                self.owners[position] = self.tag;
+                self.odd -= 1;
+                if let Some(other) = self.attached(owner) {
+                    // We hold a handle of that pool, so this is never the last of an orphaned one.
+                    let _ = other.pool.depot().put_one(index);
+                }
+            }
+        }
+    }
+
+    fn attached(&self, tag: u16) -> Option<&Attached> {
+        self.parts.pools.iter().find(|a| a.pool.number() == tag & POOL_MASK)
+    }
+
+    /// Any packet: chained, of another pool, short, with offloads, or not to be sent at all. When it is dropped, its
+    /// handle has been taken out of the burst.
+    #[cold]
+    fn send_any(&mut self, burst: &mut Burst, at: usize) -> Fate {
+        let info = if self.parts.offloads { burst.tx_info(at) } else { TxInfo::default() };
+        let Some(packet) = burst.as_mut_slice().get_mut(at) else { return Fate::Full };
+        let counts = self.parts.counts.clone();
+        let reason = match self.plan(packet, &info) {
+            Ok(plan) => return self.write_any(packet, &info, plan),
+            Err(reason) => reason,
+        };
+        match reason {
+            Refusal::Full => return Fate::Full,
+            Refusal::Empty => counts.empty.add(1),
+            Refusal::TooLong => counts.too_long.add(1),
+            Refusal::TooManySegments => counts.too_many_segments.add(1),
+            Refusal::ForeignPool => counts.foreign_pool.add(1),
+            Refusal::BadOffload => counts.bad_offload.add(1),
+        }
+        // SAFETY: a move out of the burst; `burst` forgets this place (it is among the `taken` packets).
+        drop(unsafe { std::ptr::read(packet) });
+        Fate::Dropped
+    }
+
+    /// Checks a packet and pads it to the shortest frame.
+    fn plan(&self, packet: &mut PacketBuf, info: &TxInfo) -> Result<Plan, Refusal> {
+        let (_, _, _, tag) = packet.parts();
+        let delta = self.attached(tag).ok_or(Refusal::ForeignPool)?.iova_delta;
+        let (mut segments, mut total) = (1u32, packet.len());
+        let mut empty = packet.is_empty();
+        for link in packet.links() {
+            segments += 1;
+            total += link.len as usize;
+            empty |= link.len == 0;
+        }
+        if empty {
+            return Err(Refusal::Empty);
+        }
+        let tso = info.tso_mss != 0;
+        // A frame that the hardware cuts into segments may be longer than one; 18 bits of length are the field's.
+        let limit = if tso { 0x3_ffff } else { self.parts.max_frame as usize };
+        if total > limit {
+            return Err(Refusal::TooLong);
+        }
+        if segments > u32::from(self.parts.max_segments) || segments + 1 > self.slots.len() as u32 - 1 {
+            return Err(Refusal::TooManySegments);
+        }
+        if total < MIN_FRAME as usize {
+            let missing = MIN_FRAME as usize - total;
+            if let Some(padding) = packet.append(missing) {
+                padding.fill(0);
+                total += missing;
+            }
+        }
+        let context = if info.is_plain() { None } else { Some(self.find_context(info)?) };
+        let descriptors = segments + u32::from(matches!(context, Some((_, Some(_)))));
+        if descriptors > self.slots.len() as u32 - 1 - self.in_flight {
+            return Err(Refusal::Full);
+        }
+        Ok(Plan { delta, total: total as u32, context })
+    }
+
+    /// The context slot to use, and the descriptor that loads it if it is not loaded with this already.
+    fn find_context(&self, info: &TxInfo) -> Result<(u8, Option<[u64; 2]>), Refusal> {
+        let slots = F::CONTEXTS.clamp(1, self.contexts.len());
+        if F::CONTEXTS > 0 {
+            if let Some(slot) = self.contexts.iter().take(slots).position(|c| c.as_ref() == Some(info)) {
+                return Ok((slot as u8, None));
+            }
+        }
+        let slot = self.next_context % slots as u8;
+        F::context(info, slot).map(|words| (slot, Some(words))).ok_or(Refusal::BadOffload)
+    }
+
+    /// Writes a packet that `plan` has passed.
+    fn write_any(&mut self, packet: &PacketBuf, info: &TxInfo, plan: Plan) -> Fate {
+        let mut context = 0;
+        if let Some((slot, load)) = plan.context {
+            context = slot;
+            if let Some(words) = load {
+                self.put(words, NO_BUFFER, self.tag);
+                self.odd += 1;
+                if let Some(known) = self.contexts.get_mut(slot as usize) {
+                    *known = Some(*info);
+                }
+                self.next_context = slot.wrapping_add(1);
+            }
+        }
+        let (addr, index, len, tag) = packet.parts();
+        let owner = tag & POOL_MASK;
+        let mut links = packet.links();
+        let mut piece = Some((addr, index, u32::from(len)));
+        while let Some((addr, index, len)) = piece {
+            piece = links.next().and_then(|link| {
+                let pool = &self.attached(owner)?.pool;
+                let (start, _) = pool.buffer_bounds(link.index);
+                Some((start + link.offset as usize, link.index, u32::from(link.len)))
+            });
+            let iova = (addr as u64).wrapping_add(plan.delta);
+            let last = piece.is_none();
+            let words = if plan.context.is_some() {
+                F::data_offload(iova, len, plan.total, last, false, info, context)
+            } else {
+                F::data(iova, len, plan.total, last, false)
+            };
+            let position = self.next;
+            self.put(words, index, owner);
+            if owner != self.tag {
+                self.odd += 1;
+            }
+            if last && self.unmarked >= self.mark_step {
+                self.mark(position, words[1]);
+            }
+        }
+        Fate::Sent
+    }
+
+    /// Writes one descriptor and its slot.
+    fn put(&mut self, words: [u64; 2], index: u32, owner: u16) {
+        let position = self.next as usize;
+        // SAFETY: `next` is below the ring's size, and `plan` checked that this descriptor is free.
+        unsafe {
+            self.parts.ring.store(position * WORDS, words[0]);
+            self.parts.ring.store(position * WORDS + 1, words[1]);
+        }
+        self.slots[position] = index;
+        self.owners[position] = owner;
+        self.unmarked += 1;
+        self.advance(1);
+    }
+
+    /// The state word has changed. True when the queue may work.
+    #[cold]
+    fn catch_up(&mut self, cache: &mut PoolCache) -> bool {
+        match self.parts.link.look() {
+            Turn::Rest => false,
+            Turn::Rebuild => {
+                // The device was reset: it is done with everything. A stranger's cache cannot take the buffers, so they
+                // go home one by one then.
+                for (tag, index) in self.held() {
+                    if tag == self.tag && cache.pool().number() == tag {
+                        // SAFETY: a buffer of the cache's pool out of our window, which is emptied below.
+                        unsafe { cache.put_one(index) };
+                    } else if let Some(other) = self.attached(tag) {
+                        // A handle is held: never the last of an orphaned pool.
+                        let _ = other.pool.depot().put_one(index);
+                    }
+                }
+                self.marks.clear();
+                self.owners.fill(self.tag);
+                (self.next, self.clean, self.in_flight, self.unmarked, self.odd) = (0, 0, 0, 0, 0);
+                self.contexts = [None; 2];
+                true
+            }
+        }
+    }
+
+    /// Pool tag and number of every buffer in the ring.
+    fn held(&self) -> Vec<(u16, u32)> {
+        (0..self.in_flight as usize)
+            .map(|i| (self.clean as usize + i) % self.slots.len())
+            .filter(|&position| self.slots[position] != NO_BUFFER)
+            .map(|position| (self.owners[position], self.slots[position]))
+            .collect()
+    }
+}
+
+/// A packet that can be sent.
+struct Plan {
+    delta: u64,
+    total: u32,
+    context: Option<(u8, Option<[u64; 2]>)>,
+}
+
+/// Why a packet is not sent.
+enum Refusal {
+    /// Not now.
+    Full,
+    Empty,
+    TooLong,
+    TooManySegments,
+    ForeignPool,
+    BadOffload,
+}
+
+impl<F: TxFormat> Drop for TxQueue<F> {
+    fn drop(&mut self) {
+        let in_flight = InFlight {
+            buffers: self.held(),
+            pools: self.parts.pools.iter().map(|a| a.pool.clone()).collect(),
+            _ring: self.parts.ring.region().clone(),
+        };
+        self.parts.link.leave(in_flight);
+    }
+}
