@@ -1,0 +1,105 @@
+//! Interrupts of the igb VF: causes, masks and the three MSI-X vectors as eventfds (fact sheet igbvf 2.1, 7.1).
+//!
+//! A cause bit is a vector number. A message goes out when a cause is set while unmasked, and when a pending cause is
+//! unmasked; EIAC then clears the cause and EIAM masks it. Throttling (EITR) is not modelled.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use super::regs;
+use crate::error::{Error, Result};
+
+/// Interrupt registers and connected vectors.
+#[derive(Default)]
+pub(super) struct Irq {
+    pub(super) eicr: u32,
+    pub(super) eims: u32,
+    pub(super) eiac: u32,
+    pub(super) eiam: u32,
+    pub(super) eitr: [u32; regs::VECTORS],
+    pub(super) ivar0: u32,
+    pub(super) ivar_misc: u32,
+    vectors: [Option<OwnedFd>; regs::VECTORS],
+}
+
+impl Irq {
+    /// Connects vector i to a duplicate of `eventfds[i]`.
+    pub(super) fn connect(&mut self, name: &str, eventfds: &[BorrowedFd<'_>]) -> Result<()> {
+        if eventfds.len() > regs::VECTORS {
+            return Err(Error::Config(format!(
+                "{name}: {} vectors asked for, the function has {}",
+                eventfds.len(),
+                regs::VECTORS
+            )));
+        }
+        self.vectors = Default::default();
+        for (slot, fd) in self.vectors.iter_mut().zip(eventfds) {
+            *slot = Some(fd.try_clone_to_owned().map_err(|e| Error::os(format!("{name}: duplicating an eventfd"), e))?);
+        }
+        Ok(())
+    }
+
+    /// What a function reset leaves: registers at their defaults. The vectors are the kernel's and stay.
+    pub(super) fn reset(&mut self) {
+        *self = Irq { vectors: std::mem::take(&mut self.vectors), ..Irq::default() };
+    }
+
+    /// An event of receive (`tx` false) or transmit queue `queue`: IVAR0 bytes are Rx0, Tx0, Rx1, Tx1.
+    #[inline]
+    pub(super) fn queue_event(&mut self, queue: usize, tx: bool) {
+        let byte = (self.ivar0 >> (16 * queue as u32 + 8 * tx as u32)) & 0xff;
+        self.event(byte);
+    }
+
+    /// A mailbox event.
+    pub(super) fn misc_event(&mut self) {
+        self.event(self.ivar_misc & 0xff);
+    }
+
+    #[inline]
+    fn event(&mut self, ivar: u32) {
+        if ivar & regs::IVAR_VALID != 0 {
+            self.raise(1 << (ivar & 3) & regs::CAUSES);
+        }
+    }
+
+    /// Sets causes, and sends the messages of those that are unmasked.
+    #[inline]
+    pub(super) fn raise(&mut self, causes: u32) {
+        self.eicr |= causes & regs::CAUSES;
+        self.deliver(causes & self.eims);
+    }
+
+    /// Unmasks causes; those that are pending send their message now.
+    pub(super) fn unmask(&mut self, causes: u32) {
+        self.eims |= causes & regs::CAUSES;
+        self.deliver(self.eicr & causes & regs::CAUSES);
+    }
+
+    /// A read of EICR: returns and clears; EIAM masks what was set.
+    pub(super) fn read_causes(&mut self) -> u32 {
+        let causes = std::mem::take(&mut self.eicr);
+        self.eims &= !(causes & self.eiam);
+        causes
+    }
+
+    #[inline]
+    fn deliver(&mut self, causes: u32) {
+        if causes == 0 {
+            return;
+        }
+        for (vector, fd) in self.vectors.iter().enumerate().filter(|(v, _)| causes & 1 << v != 0) {
+            // With MSI-X off no message is sent, so nothing is cleared or masked by it.
+            let Some(fd) = fd else { continue };
+            signal(fd);
+            self.eicr &= !(self.eiac & 1 << vector);
+            self.eims &= !(self.eiam & 1 << vector);
+        }
+    }
+}
+
+fn signal(fd: &OwnedFd) {
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: `one` holds the 8 bytes that an eventfd takes, and `fd` is open. A full counter (EAGAIN) means that the
+    // reader has a signal pending anyway, so the result does not matter.
+    unsafe { libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+}

@@ -1,0 +1,174 @@
+//! The mailbox: its registers, its memory, and when the PF looks at it (fact sheet igbvf 2.6, 3.1).
+//!
+//! What the PF answers is decided in `pf.rs`; this file is the transport between the two. The PF acts a little while
+//! after it is rung, in the order in which it was rung, and waits while the VF owns the buffer.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::super::fault::{Fault, Faults};
+use super::pf::Pf;
+use super::regs;
+
+/// How long the PF takes to act. Drivers poll every 500 us and give up after 1 s (igbvf 3.1).
+const PF_LATENCY: Duration = Duration::from_micros(20);
+/// How long the PF waits for a buffer that the VF owns before it looks again.
+const PF_RETRY: Duration = Duration::from_micros(10);
+
+/// Something the PF is about to do.
+enum Event {
+    /// The VF rang REQ: read the message, acknowledge it, act on it.
+    Request,
+    /// The VF rang ACK.
+    Acknowledge,
+    /// Write this message and set STS.
+    Message(Vec<u32>),
+}
+
+/// V2PMAILBOX, VMBMEM and the PF's agenda.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    /// VFU, PFSTS, PFACK, RSTI and RSTD as they read.
+    bits: u32,
+    memory: [u32; 16],
+    agenda: VecDeque<(Duration, Event)>,
+}
+
+/// What happened in a step of the mailbox.
+#[derive(Default)]
+pub(super) struct Step {
+    /// The VF's mailbox interrupt fires.
+    pub(super) interrupt: bool,
+    /// Anything happened at all.
+    pub(super) busy: bool,
+}
+
+impl Mailbox {
+    /// A mailbox of a PF that came up before the VF: a stale RSTD waits to be read.
+    pub(super) fn new() -> Self {
+        Mailbox { bits: regs::MBX_RSTD, ..Mailbox::default() }
+    }
+
+    /// A read of V2PMAILBOX, which clears PFSTS, PFACK and RSTD.
+    pub(super) fn read(&mut self, faults: &Faults) -> u32 {
+        let mut value = self.bits;
+        self.bits &= !(regs::MBX_PFSTS | regs::MBX_PFACK | regs::MBX_RSTD);
+        if faults.has(Fault::RstiStuck) {
+            value |= regs::MBX_RSTI;
+        }
+        if faults.has(Fault::PfHoldsBuffer) {
+            value |= regs::MBX_PFU;
+        }
+        value
+    }
+
+    /// A write of V2PMAILBOX. Returns what the driver did wrong.
+    pub(super) fn write(&mut self, value: u32, now: Duration, faults: &Faults) -> Result<Step, &'static str> {
+        let owned = self.bits & regs::MBX_VFU != 0;
+        let mut step = Step::default();
+        if value & regs::MBX_VFU == 0 {
+            self.bits &= !regs::MBX_VFU;
+        } else if !faults.has(Fault::PfHoldsBuffer) {
+            self.bits |= regs::MBX_VFU;
+        }
+        if value & regs::MBX_REQ != 0 {
+            self.agenda.push_back((now + PF_LATENCY, Event::Request));
+            if faults.has(Fault::StsWithoutMessage) {
+                self.bits |= regs::MBX_PFSTS;
+                step.interrupt = true;
+            }
+            if !owned {
+                return Err("REQ written without owning the mailbox buffer (VFU)");
+            }
+        }
+        if value & regs::MBX_ACK != 0 {
+            self.agenda.push_back((now + PF_LATENCY, Event::Acknowledge));
+        }
+        Ok(step)
+    }
+
+    pub(super) fn read_memory(&self, word: usize) -> u32 {
+        self.memory.get(word).copied().unwrap_or(0)
+    }
+
+    /// A write of VMBMEM. Returns what the driver did wrong.
+    pub(super) fn write_memory(&mut self, word: usize, value: u32) -> Result<(), &'static str> {
+        if self.bits & regs::MBX_VFU == 0 {
+            return Err("mailbox buffer written without owning it (VFU)");
+        }
+        if let Some(slot) = self.memory.get_mut(word) {
+            *slot = value;
+        }
+        Ok(())
+    }
+
+    /// CTRL.RST or FLR of the VF: flags dropped, what the PF was about to say is off. The memory stays.
+    pub(super) fn vf_reset(&mut self) {
+        self.bits &= !(regs::MBX_PFSTS | regs::MBX_PFACK | regs::MBX_VFU);
+        self.agenda.clear();
+    }
+
+    /// The PF goes down.
+    pub(super) fn pf_reset(&mut self) {
+        self.bits = regs::MBX_RSTI;
+        self.agenda.clear();
+    }
+
+    /// The PF is back: RSTI falls, RSTD is set once (CTRL_EXT.PFRSTD).
+    pub(super) fn pf_reset_done(&mut self) {
+        self.bits = (self.bits & !regs::MBX_RSTI) | regs::MBX_RSTD;
+    }
+
+    /// The PF means to send a message of its own.
+    pub(super) fn post(&mut self, message: Vec<u32>, now: Duration) {
+        self.agenda.push_back((now + PF_LATENCY, Event::Message(message)));
+    }
+
+    /// Lets the PF do what is due.
+    pub(super) fn step(&mut self, now: Duration, pf: &mut Pf, faults: &Faults) -> Step {
+        let mut step = Step::default();
+        while let Some((due, event)) = self.agenda.front_mut() {
+            if *due > now {
+                break;
+            }
+            // The PF reads and writes the buffer under PFU, which it cannot have while the VF holds VFU.
+            if self.bits & regs::MBX_VFU != 0 && !matches!(event, Event::Acknowledge) {
+                *due = now + PF_RETRY;
+                break;
+            }
+            step.busy = true;
+            let Some((_, event)) = self.agenda.pop_front() else { break };
+            if self.bits & regs::MBX_RSTI != 0 {
+                continue; // a PF in reset reads no mail
+            }
+            match event {
+                Event::Request => {
+                    if !faults.has(Fault::LoseAck) {
+                        self.bits |= regs::MBX_PFACK;
+                        step.interrupt = true;
+                    }
+                    if let Some(reply) = pf.request(&self.memory, now, faults)
+                        && !faults.has(Fault::LoseReply)
+                        && !faults.has(Fault::StsWithoutMessage)
+                    {
+                        self.agenda.push_front((now + PF_LATENCY, Event::Message(reply)));
+                    }
+                }
+                Event::Acknowledge => {
+                    if let Some(reply) = pf.not_clear_to_send(now) {
+                        self.agenda.push_front((now + PF_LATENCY, Event::Message(reply)));
+                    }
+                }
+                Event::Message(words) => {
+                    for (slot, word) in self.memory.iter_mut().zip(words) {
+                        *slot = if faults.has(Fault::GarbageReply) { 0x5bad_c0de } else { word };
+                    }
+                    self.bits |= regs::MBX_PFSTS;
+                    step.interrupt = true;
+                }
+            }
+        }
+        step
+    }
+}

@@ -1,0 +1,723 @@
+//! The igb VF: an 82576 VF or an I350 VF as seen from BAR0, with the PF behind it.
+//!
+//! Owns the register file and ties the parts together: `mailbox` and `pf` (the channel and the policy), `ring`, `rx`
+//! and `tx` (the engines), `irq` and `stats`. Called by the world under its lock: for every register access, and
+//! in steps. Doorbells are cells that drivers' threads store to; they are sampled before anything else is looked at,
+//! so a register access sees them in program order.
+
+mod irq;
+mod mailbox;
+mod pf;
+mod regs;
+mod ring;
+mod rx;
+mod stats;
+mod tx;
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+
+use super::env::Env;
+use super::fault::{Fault, Faults};
+use super::frame;
+use super::trace::Trace;
+use crate::addr::MacAddr;
+use crate::error::Result;
+use crate::mmio::{ALL_ONES, PciId};
+
+pub(super) use regs::{BAR_LEN, VECTORS};
+pub(super) use rx::Verdict;
+
+/// How long a PF reset takes when a fault starts it.
+const PF_RESET_TIME: Duration = Duration::from_millis(20);
+/// Most queues of a VF.
+const QUEUES_MAX: usize = 2;
+
+/// Which VF is modelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// 82576 VF, 8086:10ca: two receive and two transmit queues.
+    I82576,
+    /// I350 VF, 8086:1520: one of each; the PF detects malicious drivers.
+    I350,
+}
+
+impl Part {
+    fn queues(self) -> usize {
+        match self {
+            Part::I82576 => 2,
+            Part::I350 => 1,
+        }
+    }
+
+    fn id(self) -> PciId {
+        PciId { vendor: 0x8086, device: if self == Part::I82576 { 0x10ca } else { 0x1520 } }
+    }
+}
+
+/// What a modelled igb VF is like, and what its PF does with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IgbOptions {
+    /// The part.
+    pub part: Part,
+    /// The station address that the PF assigns; `None`: it assigns none and answers the reset request 0x4000_0001.
+    pub mac: Option<MacAddr>,
+    /// The host set the address administratively: the PF refuses another one.
+    pub mac_fixed: bool,
+    /// The PF spreads received frames over the queues by RSS and reports the hash. A stock PF does not.
+    pub rss: bool,
+}
+
+impl Default for IgbOptions {
+    fn default() -> Self {
+        IgbOptions { part: Part::I82576, mac: Some(MacAddr([0x02, 0x56, 0x46, 0, 0, 1])), mac_fixed: false, rss: false }
+    }
+}
+
+/// The registers that queue threads write without the lock.
+#[derive(Default)]
+pub(super) struct Cells {
+    rdt: [CachePadded<AtomicU32>; QUEUES_MAX],
+    tdt: [CachePadded<AtomicU32>; QUEUES_MAX],
+    /// Bits to unmask; the model takes them by swapping 0 in.
+    eims: CachePadded<AtomicU32>,
+}
+
+impl Cells {
+    /// The cell of a register, where it has one.
+    pub(super) fn of(&self, offset: u32, queues: usize) -> Option<&AtomicU32> {
+        match queue_register(offset, queues) {
+            _ if offset == regs::EIMS => Some(&self.eims),
+            Some((false, queue, regs::TAIL)) => Some(&self.rdt[queue]),
+            Some((true, queue, regs::TAIL)) => Some(&self.tdt[queue]),
+            _ => None,
+        }
+    }
+}
+
+/// Takes a queue register apart: transmit, queue number, offset from the queue's first register.
+fn queue_register(offset: u32, queues: usize) -> Option<(bool, usize, u32)> {
+    for (base, tx) in [(regs::RX_BASE, false), (regs::TX_BASE, true)] {
+        let relative = offset.wrapping_sub(base);
+        if relative < queues as u32 * regs::QUEUE_STRIDE {
+            return Some((tx, (relative / regs::QUEUE_STRIDE) as usize, relative % regs::QUEUE_STRIDE));
+        }
+    }
+    None
+}
+
+/// What became of a frame that arrived for the VF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It is in receive buffers.
+    Taken,
+    /// The PF's switch does not pass it to this VF.
+    Filtered,
+    /// No queue runs, too few descriptors are armed, or the link is down.
+    Dropped,
+}
+
+/// One igb VF.
+pub(super) struct IgbVf {
+    /// The device's spec, for messages.
+    pub(super) name: String,
+    options: IgbOptions,
+    cells: Arc<Cells>,
+    trace: Trace,
+    faults: Faults,
+    mailbox: mailbox::Mailbox,
+    pf: pf::Pf,
+    irq: irq::Irq,
+    stats: stats::Stats,
+    rx: Vec<rx::RxQueue>,
+    tx: Vec<tx::TxQueue>,
+    pbacl: u32,
+    psrtype: u32,
+    bus_master: bool,
+    /// BAR reads return 0 until Bus Master is set again.
+    unmapped: bool,
+    /// The driver completed the reset handshake since it last reset the function.
+    handshake: bool,
+    /// When the PF is back from a reset that a fault started.
+    pf_back: Option<Duration>,
+    link: bool,
+    flap_at: Option<Duration>,
+    /// Peers are VFs of the same PF: frames carry LB.
+    pub(super) loopback: bool,
+    /// A frame whose tag was stripped.
+    stripped: Vec<u8>,
+}
+
+impl IgbVf {
+    pub(super) fn new(port: usize, name: String, options: IgbOptions, env: &mut Env) -> Self {
+        let queues = options.part.queues();
+        IgbVf {
+            name,
+            cells: Arc::default(),
+            trace: Trace::default(),
+            faults: Faults::default(),
+            mailbox: mailbox::Mailbox::new(),
+            pf: pf::Pf::new(options.mac, options.mac_fixed),
+            irq: irq::Irq::default(),
+            stats: stats::Stats::default(),
+            rx: (0..queues).map(|q| rx::RxQueue::new(port, q)).collect(),
+            tx: (0..queues).map(|q| tx::TxQueue::new(port, q, env.rng.next())).collect(),
+            pbacl: 0,
+            psrtype: 0,
+            bus_master: false,
+            unmapped: false,
+            handshake: false,
+            pf_back: None,
+            link: true,
+            flap_at: None,
+            loopback: false,
+            stripped: Vec::new(),
+            options,
+        }
+    }
+
+    pub(super) fn id(&self) -> PciId {
+        self.options.part.id()
+    }
+
+    pub(super) fn queues(&self) -> usize {
+        self.rx.len()
+    }
+
+    pub(super) fn cells(&self) -> Arc<Cells> {
+        self.cells.clone()
+    }
+
+    /// The station address that the PF filters by.
+    pub(super) fn mac(&self) -> MacAddr {
+        self.pf.mac()
+    }
+
+    pub(super) fn violate(&self, env: &mut Env, what: &str) {
+        env.violation(&self.name, what, &self.trace.print(regs::name));
+    }
+
+    fn check(&self, env: &mut Env, result: std::result::Result<(), impl AsRef<str>>) {
+        if let Err(what) = result {
+            self.violate(env, what.as_ref());
+        }
+    }
+
+    // --- registers ---
+
+    /// A read by the driver.
+    pub(super) fn read(&mut self, offset: u32, env: &mut Env) -> u32 {
+        self.before_access(env);
+        let value = if self.faults.gone() {
+            ALL_ONES
+        } else if self.unmapped {
+            0
+        } else {
+            match self.read_register(offset, env) {
+                Some(value) => value,
+                None => {
+                    self.violate(env, &format!("read of {}", regs::name(offset)));
+                    0
+                }
+            }
+        };
+        self.trace.note(env.now, false, offset, value);
+        value
+    }
+
+    /// A write by the driver.
+    pub(super) fn write(&mut self, offset: u32, value: u32, env: &mut Env) {
+        self.before_access(env);
+        self.trace.note(env.now, true, offset, value);
+        if self.faults.gone() || self.unmapped {
+            return;
+        }
+        match self.write_register(offset, value, env) {
+            Some(result) => self.check(env, result),
+            None => self.violate(env, &format!("write of {value:#x} to {}", regs::name(offset))),
+        }
+    }
+
+    fn before_access(&mut self, env: &mut Env) {
+        if self.faults.on_access() {
+            self.pf_reset(env);
+            self.pf_back = Some(env.now + PF_RESET_TIME);
+        }
+        self.sample(env);
+    }
+
+    fn read_register(&mut self, offset: u32, env: &Env) -> Option<u32> {
+        Some(match offset {
+            // RST clears itself at once.
+            regs::CTRL | regs::CTRL_ALIAS => 0,
+            regs::STATUS if self.link => regs::STATUS_FD | regs::STATUS_LU | regs::STATUS_SPEED_1000,
+            regs::STATUS => 0,
+            regs::FRTIMER => env.now.as_micros() as u32,
+            regs::EICS | regs::EIMC => 0,
+            regs::EIMS => self.irq.eims,
+            regs::EIAC => self.irq.eiac,
+            regs::EIAM => self.irq.eiam,
+            regs::EICR => self.irq.read_causes(),
+            regs::EITR0..=regs::EITR2 => self.irq.eitr[((offset - regs::EITR0) / 4) as usize],
+            regs::IVAR0 => self.irq.ivar0,
+            regs::IVAR_MISC => self.irq.ivar_misc,
+            regs::PBACL => self.pbacl,
+            regs::PSRTYPE => self.psrtype,
+            regs::PBRWAC | regs::PBTWAC => 0,
+            regs::V2PMAILBOX => self.mailbox.read(&self.faults),
+            regs::VMBMEM..=regs::VMBMEM_LAST => self.mailbox.read_memory(((offset - regs::VMBMEM) / 4) as usize),
+            _ => {
+                return self.stats.read(offset).or_else(|| match queue_register(offset, self.queues())? {
+                    (false, queue, relative) => self.rx[queue].read(relative, env),
+                    (true, queue, relative) => self.tx[queue].read(relative, env),
+                });
+            }
+        })
+    }
+
+    /// `None`: there is no such register; `Err`: the driver broke a rule.
+    fn write_register(&mut self, offset: u32, value: u32, env: &mut Env) -> Option<std::result::Result<(), String>> {
+        match offset {
+            regs::CTRL | regs::CTRL_ALIAS => {
+                if value & regs::CTRL_RST != 0 {
+                    self.software_reset(env);
+                }
+            }
+            regs::EICS => self.irq.raise(value),
+            regs::EIMS => self.irq.unmask(value),
+            regs::EIMC => self.irq.eims &= !value,
+            regs::EIAC => self.irq.eiac = value & regs::CAUSES,
+            regs::EIAM => self.irq.eiam = value & regs::CAUSES,
+            regs::EICR => self.irq.eicr &= !value,
+            regs::EITR0..=regs::EITR2 => {
+                self.irq.eitr[((offset - regs::EITR0) / 4) as usize] = value;
+            }
+            regs::IVAR0 => self.irq.ivar0 = value,
+            regs::IVAR_MISC => self.irq.ivar_misc = value,
+            regs::PBACL => self.pbacl = value,
+            regs::PSRTYPE => self.psrtype = value,
+            regs::V2PMAILBOX => match self.mailbox.write(value, env.now, &self.faults) {
+                Ok(step) if step.interrupt => self.irq.misc_event(),
+                Ok(_) => {}
+                Err(what) => return Some(Err(what.into())),
+            },
+            regs::VMBMEM..=regs::VMBMEM_LAST => {
+                let word = ((offset - regs::VMBMEM) / 4) as usize;
+                return Some(self.mailbox.write_memory(word, value).map_err(Into::into));
+            }
+            regs::STATUS | regs::FRTIMER => return Some(Err(format!("{} is read only", regs::name(offset)))),
+            _ => {
+                let (tx, queue, relative) = queue_register(offset, self.queues())?;
+                return self.write_queue(tx, queue, relative, value, env);
+            }
+        }
+        Some(Ok(()))
+    }
+
+    fn write_queue(
+        &mut self,
+        tx: bool,
+        queue: usize,
+        relative: u32,
+        value: u32,
+        env: &mut Env,
+    ) -> Option<std::result::Result<(), String>> {
+        match (tx, relative) {
+            (false, regs::SRRCTL) => return Some(self.rx[queue].write_srrctl(value)),
+            (false, regs::RQDPC) => return Some(Err("RQDPC is read only".into())),
+            (true, regs::TDWBAL) => self.tx[queue].tdwbal = value,
+            (true, regs::TDWBAH) => self.tx[queue].tdwbah = value,
+            (_, regs::TAIL) => {
+                // The same cell that the queue's thread rings, so that no tail is seen twice.
+                let cells = if tx { &self.cells.tdt } else { &self.cells.rdt };
+                cells[queue].store(value, Ordering::Relaxed);
+                return Some(self.set_tail(tx, queue, value, env));
+            }
+            (_, regs::DCTL) => return Some(self.write_control(tx, queue, value, env)),
+            (_, regs::BAL | regs::BAH | regs::LEN | regs::HEAD | regs::DCA) => {
+                let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
+                return Some(ring.write(relative, value));
+            }
+            _ => return None,
+        }
+        Some(Ok(()))
+    }
+
+    fn write_control(&mut self, tx: bool, queue: usize, value: u32, env: &mut Env) -> std::result::Result<(), String> {
+        let (exists, kind) = if tx { (regs::TXDCTL_BITS, "TXDCTL") } else { (regs::RXDCTL_BITS, "RXDCTL") };
+        if value & !exists != 0 {
+            return Err(format!("{kind}({queue}) {value:#010x} has reserved bits set"));
+        }
+        let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
+        let was_enabled = ring.enabled;
+        let enabled = ring.write_control(value, env, &self.faults);
+        if tx && was_enabled && !ring.enabled {
+            self.tx[queue].stop(env, false);
+        }
+        if !enabled {
+            return Ok(());
+        }
+        let wthresh = value >> 16 & 0x1f;
+        let problem = if !self.handshake {
+            Some(format!("{kind}({queue}).ENABLE before the reset handshake with the PF"))
+        } else if !self.bus_master {
+            Some(format!("{kind}({queue}).ENABLE without Bus Master"))
+        } else if !tx && self.options.part == Part::I82576 && wthresh != 1 {
+            Some(format!(
+                "RXDCTL({queue}).WTHRESH is {wthresh}: an 82576 VF needs 1, or write-backs stay out (erratum)"
+            ))
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
+            ring.halted = true;
+            return Err(problem);
+        }
+        if tx { self.tx[queue].check_enable(env) } else { self.rx[queue].check_enable(env) }
+    }
+
+    fn set_tail(&mut self, tx: bool, queue: usize, tail: u32, env: &mut Env) -> std::result::Result<(), String> {
+        let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
+        ring.set_tail(tail, env)
+    }
+
+    /// Looks at the doorbell cells.
+    #[inline]
+    fn sample(&mut self, env: &mut Env) {
+        if self.cells.eims.load(Ordering::Relaxed) != 0 {
+            let causes = self.cells.eims.swap(0, Ordering::AcqRel);
+            if !self.faults.gone() {
+                self.irq.unmask(causes);
+            }
+        }
+        for queue in 0..self.rx.len() {
+            for tx in [false, true] {
+                let (cell, ring) = if tx {
+                    (&self.cells.tdt[queue], &self.tx[queue].ring)
+                } else {
+                    (&self.cells.rdt[queue], &self.rx[queue].ring)
+                };
+                // Acquire: the descriptors behind the old tail were written before the doorbell was rung.
+                let tail = cell.load(Ordering::Acquire);
+                if tail != ring.tail && !self.faults.gone() && !self.unmapped {
+                    let result = self.set_tail(tx, queue, tail, env);
+                    if let Err(what) = result {
+                        self.broken(&what, env);
+                    }
+                }
+            }
+        }
+    }
+
+    // --- resets ---
+
+    /// Tails to 0, in the cells too: what a queue's thread rings next must differ from what was seen last.
+    fn zero_tails(&mut self) {
+        for queue in 0..self.rx.len() {
+            self.cells.rdt[queue].store(0, Ordering::Relaxed);
+            self.cells.tdt[queue].store(0, Ordering::Relaxed);
+            (self.rx[queue].ring.tail, self.tx[queue].ring.tail) = (0, 0);
+        }
+    }
+
+    /// CTRL.RST: queues stop, what the PF granted is lost, ring registers stay (igbvf 6, 7.1).
+    fn software_reset(&mut self, env: &mut Env) {
+        for queue in 0..self.rx.len() {
+            self.rx[queue].ring.stop(env, false);
+            self.tx[queue].stop(env, false);
+        }
+        self.zero_tails();
+        self.handshake = false;
+        self.mailbox.vf_reset();
+        self.pf.forget(env.now);
+    }
+
+    /// Registers to their defaults.
+    fn registers_lost(&mut self, env: &mut Env, lost: bool) {
+        for queue in 0..self.rx.len() {
+            self.rx[queue].reset(env, lost);
+            self.tx[queue].reset(env, lost);
+        }
+        self.zero_tails();
+        self.irq.reset();
+        (self.pbacl, self.psrtype) = (0, 0);
+    }
+
+    /// Function-level reset by the driver. Bus Master is off afterwards; TDWBAL keeps its value (igbvf 2.3).
+    pub(super) fn function_reset(&mut self, env: &mut Env) {
+        self.sample(env);
+        self.registers_lost(env, false);
+        self.software_reset(env);
+        self.bus_master = false;
+        self.unmapped = false;
+    }
+
+    /// The PF goes into reset: RSTI, and everything in the VF is lost.
+    pub(super) fn pf_reset(&mut self, env: &mut Env) {
+        self.registers_lost(env, true);
+        self.pf.forget(env.now);
+        self.mailbox.pf_reset();
+    }
+
+    /// The PF is back: RSTD, and a ping without CTS.
+    pub(super) fn pf_reset_done(&mut self, env: &mut Env) {
+        self.mailbox.pf_reset_done();
+        self.ping(env);
+        self.irq.misc_event();
+    }
+
+    fn ping(&mut self, env: &Env) {
+        self.mailbox.post(vec![self.pf.ping()], env.now);
+    }
+
+    /// Link up or down; the PF pings its VFs (igbvf 5.3).
+    pub(super) fn set_link(&mut self, up: bool, env: &mut Env) {
+        if self.link != up {
+            self.link = up;
+            self.ping(env);
+        }
+    }
+
+    /// The driver broke a rule where hardware would act: an I350 stops the VF (MDD, igbvf 6), an 82576 the queue.
+    fn broken(&mut self, what: &str, env: &mut Env) {
+        self.violate(env, what);
+        if self.options.part == Part::I350 {
+            for queue in 0..self.rx.len() {
+                self.rx[queue].ring.stop(env, true);
+                self.tx[queue].stop(env, true);
+            }
+            self.pf.forget(env.now);
+            self.ping(env);
+        }
+    }
+
+    pub(super) fn set_fault(&mut self, fault: Fault, env: &mut Env) {
+        self.faults.set(fault);
+        match fault {
+            Fault::ConfigLost => {
+                self.registers_lost(env, true);
+                self.mailbox.vf_reset();
+                self.pf.forget(env.now);
+                self.bus_master = false;
+                self.unmapped = true;
+            }
+            Fault::LinkFlaps(period) => self.flap_at = Some(env.now + period),
+            _ => {}
+        }
+    }
+
+    pub(super) fn clear_faults(&mut self) {
+        self.faults.clear();
+        self.flap_at = None;
+    }
+
+    pub(super) fn preset_counters(&mut self, value: u32) {
+        self.stats.preset(value);
+    }
+
+    pub(super) fn bus_master(&self) -> bool {
+        self.bus_master
+    }
+
+    pub(super) fn set_bus_master(&mut self, on: bool) {
+        self.bus_master = on;
+        self.unmapped &= !on;
+    }
+
+    pub(super) fn gone(&self) -> bool {
+        self.faults.gone()
+    }
+
+    pub(super) fn connect_vectors(&mut self, eventfds: &[BorrowedFd<'_>]) -> Result<()> {
+        self.irq.connect(&self.name, eventfds)
+    }
+
+    /// True while a queue could still reach device memory.
+    pub(super) fn running(&self) -> bool {
+        self.rx.iter().any(|q| q.ring.enabled) || self.tx.iter().any(|q| q.ring.enabled)
+    }
+
+    /// The driver closed the device: as a reset by the kernel.
+    pub(super) fn close(&mut self, env: &mut Env) {
+        self.sample(env);
+        if self.running() && !self.gone() {
+            self.violate(env, "closed while queues are enabled: reset the VF first");
+        }
+        self.function_reset(env);
+    }
+
+    // --- stepping ---
+
+    /// Everything but frames: doorbells, mailbox, timers, late write-backs. True when anything happened.
+    pub(super) fn step(&mut self, env: &mut Env) -> bool {
+        self.sample(env);
+        if self.pf_back.is_some_and(|at| at <= env.now) {
+            self.pf_back = None;
+            self.pf_reset_done(env);
+        }
+        if let (Some(at), Some(period)) = (self.flap_at, self.faults.flap_period())
+            && at <= env.now
+        {
+            self.set_link(!self.link, env);
+            self.flap_at = Some(env.now + period);
+        }
+        let granted = self.pf.cts;
+        let step = self.mailbox.step(env.now, &mut self.pf, &self.faults);
+        self.handshake |= self.pf.cts && !granted;
+        if step.interrupt {
+            self.irq.misc_event();
+        }
+        let mut busy = step.busy;
+        for queue in 0..self.rx.len() {
+            for tx in [false, true] {
+                let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
+                match ring.flush(env) {
+                    Ok(0) => {}
+                    Ok(_) => {
+                        busy = true;
+                        self.irq.queue_event(queue, tx);
+                    }
+                    Err(what) => self.halt(tx, queue, &what, env),
+                }
+            }
+        }
+        busy
+    }
+
+    fn halt(&mut self, tx: bool, queue: usize, what: &str, env: &mut Env) {
+        let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
+        ring.halted = true;
+        self.broken(what, env);
+    }
+
+    /// True when frames can pass at all.
+    #[inline]
+    fn alive(&self) -> bool {
+        self.link && self.pf.enabled && self.bus_master && !self.faults.gone()
+    }
+
+    /// Sends up to `limit` frames of a transmit queue; how many went.
+    pub(super) fn transmit(
+        &mut self,
+        queue: usize,
+        limit: usize,
+        need_bytes: bool,
+        env: &mut Env,
+        mut emit: impl FnMut(&mut Env, &[u8], usize),
+    ) -> usize {
+        if !self.alive() {
+            return 0;
+        }
+        let (mut sent, mut reported) = (0, false);
+        while sent < limit {
+            let (stats, loopback) = (&mut self.stats, self.loopback);
+            let result = self.tx[queue].send_one(need_bytes, env, &self.faults, |env, bytes, len| {
+                stats.sent(len, loopback);
+                emit(env, bytes, len);
+            });
+            match result {
+                Ok(Some(report)) => {
+                    sent += 1;
+                    reported |= report;
+                }
+                Ok(None) => break,
+                Err(what) => {
+                    self.halt(true, queue, &what, env);
+                    break;
+                }
+            }
+        }
+        if reported {
+            self.irq.queue_event(queue, true);
+        }
+        sent
+    }
+
+    /// A frame arrives for the VF.
+    pub(super) fn receive(&mut self, frame: &[u8], env: &mut Env) -> Arrival {
+        if frame.len() < frame::ETHERNET || !self.alive() {
+            return Arrival::Dropped;
+        }
+        if !self.pf.accepts(frame) {
+            return Arrival::Filtered;
+        }
+        let tag = frame::vlan_tag(frame).filter(|_| self.pf.strip);
+        let mut stripped = std::mem::take(&mut self.stripped);
+        let bytes = match tag {
+            Some(_) => {
+                stripped.clear();
+                stripped.extend_from_slice(&frame[..12]);
+                stripped.extend_from_slice(&frame[16..]);
+                &stripped
+            }
+            None => frame,
+        };
+        let mut verdict = rx::classify(bytes, self.options.rss);
+        let queue = verdict.hash() as usize % self.rx.len();
+        if let Some(tci) = tag {
+            verdict = verdict.with_tag(tci, self.loopback && self.options.part == Part::I350);
+        }
+        if self.loopback {
+            verdict = verdict.marked_loopback();
+        }
+        let taken = self.place(queue, bytes, verdict, env);
+        if taken {
+            self.irq.queue_event(queue, false);
+        }
+        self.stripped = stripped;
+        if taken { Arrival::Taken } else { Arrival::Dropped }
+    }
+
+    /// True when a frame like this would reach the VF now.
+    pub(super) fn accepts(&self, frame: &[u8]) -> bool {
+        self.alive() && self.pf.accepts(frame)
+    }
+
+    /// Verdict of an untagged frame that is sent to the VF many times, and the queue it goes to.
+    pub(super) fn prepare(&self, frame: &[u8]) -> (usize, Verdict) {
+        let verdict = rx::classify(frame, self.options.rss);
+        (verdict.hash() as usize % self.rx.len(), verdict)
+    }
+
+    /// True while frames can reach the VF at all.
+    #[cfg(feature = "pcap")]
+    pub(super) fn listening(&self) -> bool {
+        self.alive()
+    }
+
+    /// True when a receive queue could take a frame of `len` bytes now.
+    #[inline]
+    pub(super) fn has_room(&self, queue: usize, len: usize) -> bool {
+        let ring = &self.rx[queue].ring;
+        let available = ring.available() as usize;
+        available > 0 && len <= available * ring.buffer_len
+    }
+
+    /// Puts a frame into a queue, past the switch; the caller signals [`received`](Self::received) once a batch.
+    #[inline]
+    pub(super) fn place(&mut self, queue: usize, frame: &[u8], verdict: Verdict, env: &mut Env) -> bool {
+        match self.rx[queue].place(frame, verdict, env, &self.faults) {
+            Ok(taken) => {
+                if taken {
+                    let (to, wire_len) = (frame::destination(frame), frame.len() + verdict.stripped());
+                    self.stats.received(wire_len, to.is_multicast() && to != MacAddr::BROADCAST, self.loopback);
+                }
+                taken
+            }
+            Err(what) => {
+                self.halt(false, queue, &what, env);
+                false
+            }
+        }
+    }
+
+    /// Signals a batch of placed frames.
+    pub(super) fn received(&mut self, queue: usize) {
+        self.irq.queue_event(queue, false);
+    }
+}

@@ -1,0 +1,331 @@
+//! What receive and transmit queues of the igb VF share: ring registers, the tail, and write-backs that are late.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::super::dma::ArmedBy;
+use super::super::env::Env;
+use super::super::fault::{Fault, Faults};
+use super::regs;
+
+/// Bytes of a descriptor (igbvf 4).
+const DESCRIPTOR: u32 = 16;
+/// Ring base alignment and length granule in bytes (igbvf 4).
+const RING_ALIGN: u32 = 128;
+/// Most descriptors of a ring (igbvf 4).
+const RING_MAX: u32 = 4096;
+/// How long ENABLE still reads 1 after it was cleared; drivers wait up to 10 ms (igbvf 5.2).
+const DISABLE_TIME: Duration = Duration::from_micros(5);
+
+/// A write-back that waits for its time.
+struct Late {
+    due: Duration,
+    iova: u64,
+    /// `None` when word 0 is already written.
+    first: Option<u64>,
+    second: u64,
+}
+
+/// One descriptor ring: its registers and the device's place in it.
+pub(super) struct Ring {
+    port: usize,
+    /// `rx` or `tx`, for messages.
+    pub(super) kind: &'static str,
+    queue: usize,
+    bal: u32,
+    bah: u32,
+    len: u32,
+    /// RXCTL or TXCTL.
+    pub(super) dca: u32,
+    /// RXDCTL or TXDCTL without ENABLE.
+    dctl: u32,
+    pub(super) head: u32,
+    /// Tail as last seen.
+    pub(super) tail: u32,
+    /// ENABLE is set.
+    pub(super) enabled: bool,
+    /// ENABLE still reads 1 until then.
+    disabling: Duration,
+    /// The tail left the head since the queue was enabled: the head is the device's.
+    started: bool,
+    /// The device stopped the queue because of a violation.
+    pub(super) halted: bool,
+    /// The queue was lost to a reset that the driver did not ask for, so it may still ring the doorbell.
+    lost: bool,
+    late: VecDeque<Late>,
+    /// In worlds that check: the buffer of each armed descriptor.
+    slots: Vec<u64>,
+    /// Bytes of a receive buffer.
+    pub(super) buffer_len: usize,
+}
+
+impl Ring {
+    pub(super) fn new(port: usize, kind: &'static str, queue: usize) -> Self {
+        let mut ring = Ring {
+            port,
+            kind,
+            queue,
+            bal: 0,
+            bah: 0,
+            len: 0,
+            dca: 0,
+            dctl: 0,
+            head: 0,
+            tail: 0,
+            enabled: false,
+            disabling: Duration::ZERO,
+            started: false,
+            halted: false,
+            lost: false,
+            late: VecDeque::new(),
+            slots: Vec::new(),
+            buffer_len: 0,
+        };
+        ring.set_defaults();
+        ring
+    }
+
+    fn set_defaults(&mut self) {
+        let tx = self.kind == "tx";
+        (self.bal, self.bah, self.len, self.head) = (0, 0, 0, 0);
+        self.dca = if tx { regs::TXCTL_RESET } else { 0 };
+        self.dctl = if tx { 0 } else { regs::RXDCTL_RESET };
+    }
+
+    /// Descriptors in the ring.
+    #[inline]
+    pub(super) fn entries(&self) -> u32 {
+        self.len / DESCRIPTOR
+    }
+
+    fn base(&self) -> u64 {
+        (self.bah as u64) << 32 | self.bal as u64
+    }
+
+    /// IOVA of a descriptor.
+    #[inline]
+    pub(super) fn descriptor(&self, slot: u32) -> u64 {
+        self.base() + (slot * DESCRIPTOR) as u64
+    }
+
+    #[inline]
+    pub(super) fn next(&self, slot: u32) -> u32 {
+        if slot + 1 == self.entries() { 0 } else { slot + 1 }
+    }
+
+    /// Steps from `from` to `to`.
+    #[inline]
+    fn distance(&self, from: u32, to: u32) -> u32 {
+        if to >= from { to - from } else { to + self.entries() - from }
+    }
+
+    /// Descriptors that the device may use now.
+    #[inline]
+    pub(super) fn available(&self) -> u32 {
+        if self.enabled && self.started && !self.halted { self.distance(self.head, self.tail) } else { 0 }
+    }
+
+    /// Stops the queue: by the driver (`lost` false) or behind its back.
+    pub(super) fn stop(&mut self, env: &mut Env, lost: bool) {
+        if self.enabled {
+            self.lost = lost;
+        }
+        (self.enabled, self.started, self.halted) = (false, false, false);
+        self.late.clear();
+        self.slots.clear();
+        if env.strict {
+            env.dma.disarm_queue(self.port, self.kind, self.queue);
+        }
+    }
+
+    /// A reset of the whole function: registers at their defaults.
+    pub(super) fn reset(&mut self, env: &mut Env, lost: bool) {
+        self.stop(env, lost);
+        self.set_defaults();
+    }
+
+    /// A register of the ring, at an offset from the queue's first.
+    pub(super) fn read(&self, offset: u32, now: Duration) -> Option<u32> {
+        Some(match offset {
+            regs::BAL => self.bal,
+            regs::BAH => self.bah,
+            regs::LEN => self.len,
+            regs::HEAD => self.head,
+            regs::DCA => self.dca,
+            regs::TAIL => self.tail,
+            regs::DCTL => self.dctl | if self.enabled || now < self.disabling { regs::DCTL_ENABLE } else { 0 },
+            _ => return None,
+        })
+    }
+
+    /// Writes a register other than the tail and the control register; what was wrong with it.
+    pub(super) fn write(&mut self, offset: u32, value: u32) -> Result<(), String> {
+        let (kind, queue) = (self.kind, self.queue);
+        if self.enabled && offset != regs::HEAD && offset != regs::DCA {
+            return Err(format!("ring registers of {kind} queue {queue} written while it is enabled"));
+        }
+        match offset {
+            // The low 7 bits do not exist; a base that needs them is found here, not by a corrupt ring.
+            regs::BAL if !value.is_multiple_of(RING_ALIGN) => {
+                return Err(format!("{kind} queue {queue}: ring base {value:#x} is not a multiple of 128 bytes"));
+            }
+            regs::BAL => self.bal = value,
+            regs::BAH => self.bah = value,
+            regs::LEN if value & !regs::LEN_BITS != 0 => {
+                return Err(format!("{kind} queue {queue}: ring length {value:#x} is not a multiple of 128 bytes"));
+            }
+            regs::LEN => self.len = value,
+            regs::HEAD if self.started => {
+                return Err(format!("{kind} queue {queue}: head written while it is the device's"));
+            }
+            regs::HEAD => self.head = value & 0xffff,
+            _ => self.dca = value,
+        }
+        Ok(())
+    }
+
+    /// Writes RXDCTL or TXDCTL; true when the queue was enabled by it.
+    pub(super) fn write_control(&mut self, value: u32, env: &mut Env, faults: &Faults) -> bool {
+        let enable = value & regs::DCTL_ENABLE != 0;
+        self.dctl = value & !(regs::DCTL_ENABLE | regs::DCTL_SWFLSH);
+        if self.enabled && !enable && !faults.has(Fault::EnableStuck) {
+            self.stop(env, false);
+            self.disabling = env.now + DISABLE_TIME;
+        }
+        let enabled = enable && !self.enabled;
+        if enabled {
+            (self.enabled, self.started, self.halted, self.lost) = (true, false, false, false);
+            self.slots = vec![0; if env.strict { self.entries() as usize } else { 0 }];
+        }
+        enabled
+    }
+
+    /// Rules for a ring that is being enabled; the queue does not run unless they hold.
+    pub(super) fn check_enable(&mut self, env: &Env) -> Result<(), String> {
+        let (kind, queue) = (self.kind, self.queue);
+        let wthresh = self.dctl >> 16 & 0x1f;
+        let entries = self.entries();
+        let result = if !(8..=RING_MAX).contains(&entries) {
+            Err(format!("{kind} queue {queue} enabled with a ring of {entries} descriptors (8 to {RING_MAX})"))
+        } else if let Err(fault) = env.dma.check(self.base(), self.len as usize) {
+            Err(format!("{kind} queue {queue} enabled with a ring outside device memory: {fault}"))
+        } else if wthresh > 1 {
+            Err(format!("{kind} queue {queue} enabled with WTHRESH {wthresh}: write-backs would be batched"))
+        } else if self.head >= entries {
+            Err(format!("{kind} queue {queue} enabled with head {} past its end", self.head))
+        } else {
+            Ok(())
+        };
+        self.halted |= result.is_err();
+        result
+    }
+
+    /// Takes note of a tail written by the driver.
+    pub(super) fn set_tail(&mut self, tail: u32, env: &mut Env) -> Result<(), String> {
+        let old = std::mem::replace(&mut self.tail, tail);
+        let (kind, queue, entries) = (self.kind, self.queue, self.entries());
+        if !self.enabled {
+            let excused = tail == 0 || self.lost;
+            return if excused {
+                Ok(())
+            } else {
+                Err(format!("tail {tail} of {kind} queue {queue} written while it is disabled"))
+            };
+        }
+        if self.halted {
+            return Ok(());
+        }
+        if tail >= entries {
+            self.halted = true;
+            return Err(format!("tail {tail} of {kind} queue {queue} is past the end of a ring of {entries}"));
+        }
+        let from = if self.started { old } else { self.head };
+        self.started |= tail != self.head;
+        let outstanding = self.distance(self.head, from);
+        let added = self.distance(from, tail);
+        if outstanding + added >= entries {
+            self.halted = true;
+            return Err(format!(
+                "tail of {kind} queue {queue} went from {from} to {tail}, past the head at {}: at most {} descriptors may be armed",
+                self.head,
+                entries - 1
+            ));
+        }
+        if env.strict { self.arm(from, tail, env) } else { Ok(()) }
+    }
+
+    /// Notes the buffers of newly armed descriptors.
+    fn arm(&mut self, from: u32, to: u32, env: &mut Env) -> Result<(), String> {
+        let mut slot = from;
+        while slot != to {
+            let [address, word1] = env.dma.fetch(self.descriptor(slot)).map_err(|f| f.to_string())?;
+            let dtyp = word1 as u32 >> 20 & 0xf;
+            let len = match self.kind {
+                "rx" => self.buffer_len,
+                _ if dtyp == regs::TX_DTYP_DATA => word1 as usize & 0xffff,
+                _ => 0,
+            };
+            if len > 0 {
+                let by = ArmedBy { port: self.port, ring: self.kind, queue: self.queue, slot };
+                if let Err(error) = env.dma.arm(address, len, by) {
+                    self.halted = true;
+                    return Err(error);
+                }
+                self.slots[slot as usize] = address;
+            }
+            slot = self.next(slot);
+        }
+        Ok(())
+    }
+
+    /// The device used a descriptor whose buffer is at `address`.
+    #[inline]
+    pub(super) fn used(&mut self, slot: u32, address: u64, env: &mut Env) -> Result<(), String> {
+        if !env.strict {
+            return Ok(());
+        }
+        let armed = std::mem::take(&mut self.slots[slot as usize]);
+        env.dma.disarm(armed);
+        if armed != address {
+            let (kind, queue) = (self.kind, self.queue);
+            return Err(format!(
+                "{kind} queue {queue}: descriptor {slot} was changed from {armed:#x} to {address:#x} while it was the device's"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes a descriptor back, now or as the faults have it.
+    #[inline]
+    pub(super) fn complete(&mut self, slot: u32, words: [u64; 2], env: &Env, faults: &Faults) -> Result<(), String> {
+        let iova = self.descriptor(slot);
+        let (due, first) = match faults.writeback() {
+            None if self.late.is_empty() => return env.dma.write_back(iova, words).map_err(|f| f.to_string()),
+            None => (env.now, Some(words[0])),
+            Some(Fault::PartialWriteback(delay)) => {
+                env.dma.write_first(iova, words[0]).map_err(|f| f.to_string())?;
+                (env.now + delay, None)
+            }
+            Some(Fault::DelayCompletions(delay)) => (env.now + delay, Some(words[0])),
+            Some(_) => return Ok(()),
+        };
+        self.late.push_back(Late { due, iova, first, second: words[1] });
+        Ok(())
+    }
+
+    /// Writes back what is due; how many descriptors.
+    pub(super) fn flush(&mut self, env: &Env) -> Result<usize, String> {
+        let mut done = 0;
+        while let Some(late) = self.late.front().filter(|late| late.due <= env.now) {
+            let first = match late.first {
+                Some(word) => word,
+                None => env.dma.fetch(late.iova).map_err(|f| f.to_string())?[0],
+            };
+            env.dma.write_back(late.iova, [first, late.second]).map_err(|f| f.to_string())?;
+            self.late.pop_front();
+            done += 1;
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,132 @@
+//! `sim:igbvf?key=value&…`: what the keys mean, and which port they make.
+#![forbid(unsafe_code)]
+
+use std::str::FromStr;
+
+use super::bus::SimBus;
+use super::frame::{ETHERNET, MIN_FRAME};
+use super::igb::{IgbOptions, Part};
+#[cfg(feature = "pcap")]
+use super::pcap::PcapWire;
+use super::tap::Tap;
+use super::wire::{Generator, Wire};
+use super::world::World;
+use crate::addr::MacAddr;
+use crate::error::{Error, Result};
+use crate::spec::SimSpec;
+
+/// Longest generated frame: a 9216-byte MTU with headers.
+const SIZE_MAX: usize = 9216 + ETHERNET;
+
+/// Opens the model that a spec describes.
+///
+/// # Errors
+/// [`Error::Config`] for a model, key or value that does not exist, naming those that do; [`Error::Os`] when a wire cannot
+/// be opened.
+pub(crate) fn open(spec: &SimSpec) -> Result<SimBus> {
+    if spec.model != "igbvf" {
+        return Err(Error::Config(format!("{spec}: there is no model '{}'; the model is sim:igbvf", spec.model)));
+    }
+    if spec.get("world").is_some() {
+        return open_stepped(spec);
+    }
+    let mut keys = vec!["part", "mac", "mac_fixed", "rss", "wire", "seed"];
+    let wire = spec.get("wire").unwrap_or("sink");
+    let (kind, name) = wire.split_once(':').unwrap_or((wire, ""));
+    match kind {
+        "gen" => keys.extend(["size", "rate", "flows"]),
+        "pair" => keys.push("loopback"),
+        "pcap" => keys.extend(["in", "out", "loop"]),
+        _ => {}
+    }
+    check_keys(spec, &keys)?;
+    let world = World::shared();
+    if spec.get("seed").is_some() {
+        world.reseed(number(spec, "seed", 0, 0, u64::MAX)?);
+    }
+    let options = options(spec)?;
+    let text = spec.to_string();
+    let port = match (kind, name) {
+        ("sink", "") => world.add(options, Wire::Sink, |_| text.clone()),
+        ("gen", "") => {
+            let size = number(spec, "size", MIN_FRAME, MIN_FRAME, SIZE_MAX)?;
+            let rate = Some(number(spec, "rate", 0, 0, u64::MAX)?).filter(|&rate| rate > 0);
+            let flows = number(spec, "flows", 1, 1, u16::MAX)?;
+            world.add(options, Wire::Generator(Generator::new(size, rate, flows)), |_| text.clone())
+        }
+        ("pair", name) if !name.is_empty() => world.add_pair(options, name, flag(spec, "loopback")?, &text)?,
+        ("tap", name) if !name.is_empty() => world.add(options, Wire::Tap(Tap::open(name)?), |_| text.clone()),
+        #[cfg(feature = "pcap")]
+        ("pcap", "") => {
+            let wire = PcapWire::open(spec.get("in"), spec.get("out"), flag(spec, "loop")?)?;
+            world.add(options, Wire::Pcap(Box::new(wire)), |_| text.clone())
+        }
+        #[cfg(not(feature = "pcap"))]
+        ("pcap", "") => return Err(Error::Config(format!("{spec}: wire=pcap needs the cargo feature `pcap`"))),
+        _ => {
+            return Err(Error::Config(format!(
+                "{spec}: there is no wire '{wire}'; wires are gen, sink, pair:NAME, tap:IFNAME and pcap"
+            )));
+        }
+    };
+    SimBus::open(world, port, text)
+}
+
+/// A port of a stepped world, which a test made.
+fn open_stepped(spec: &SimSpec) -> Result<SimBus> {
+    check_keys(spec, &["world", "port"])?;
+    let number_of_world = number(spec, "world", 0, 0, u64::MAX)?;
+    let port = number(spec, "port", 0, 0, usize::MAX)?;
+    let world = World::find(number_of_world)
+        .ok_or_else(|| Error::Config(format!("{spec}: there is no world {number_of_world}, or it was dropped")))?;
+    SimBus::open(world, port, spec.to_string())
+}
+
+fn options(spec: &SimSpec) -> Result<IgbOptions> {
+    let part = match spec.get("part") {
+        None | Some("82576") => Part::I82576,
+        Some("i350") => Part::I350,
+        Some(other) => return Err(bad(spec, "part", other, "82576 or i350")),
+    };
+    let mac = match spec.get("mac") {
+        None => Some(World::next_mac()),
+        Some("none") => None,
+        Some(text) => match text.parse::<MacAddr>() {
+            Ok(mac) if mac.is_valid_station() => Some(mac),
+            _ => return Err(bad(spec, "mac", text, "a unicast address like 02:56:46:00:00:01, or none")),
+        },
+    };
+    Ok(IgbOptions { part, mac, mac_fixed: flag(spec, "mac_fixed")?, rss: flag(spec, "rss")? })
+}
+
+fn check_keys(spec: &SimSpec, keys: &[&str]) -> Result<()> {
+    match spec.params.iter().find(|(key, _)| !keys.contains(&key.as_str())) {
+        Some((key, _)) => {
+            Err(Error::Config(format!("{spec}: '{key}' means nothing here; keys are {}", keys.join(", "))))
+        }
+        None => Ok(()),
+    }
+}
+
+fn flag(spec: &SimSpec, key: &str) -> Result<bool> {
+    match spec.get(key) {
+        None | Some("0") => Ok(false),
+        Some("1") => Ok(true),
+        Some(other) => Err(bad(spec, key, other, "0 or 1")),
+    }
+}
+
+fn number<T>(spec: &SimSpec, key: &str, default: T, least: T, most: T) -> Result<T>
+where
+    T: FromStr + PartialOrd + std::fmt::Display + Copy,
+{
+    let Some(text) = spec.get(key) else { return Ok(default) };
+    match text.parse::<T>() {
+        Ok(value) if value >= least && value <= most => Ok(value),
+        _ => Err(bad(spec, key, text, &format!("a number from {least} to {most}"))),
+    }
+}
+
+fn bad(spec: &SimSpec, key: &str, value: &str, wanted: &str) -> Error {
+    Error::Config(format!("{spec}: {key}={value} cannot be; expected {wanted}"))
+}
