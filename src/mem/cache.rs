@@ -7,7 +7,7 @@
 
 use super::burst::Burst;
 use super::depot::MAGAZINE;
-use super::packet::{PacketBuf, POOL_MASK};
+use super::packet::{POOL_MASK, PacketBuf};
 use super::pool::PoolHandle;
 
 /// Most buffers that a cache keeps.

@@ -48,7 +48,11 @@ impl Link {
     }
 
     fn decode(word: u64) -> Option<Link> {
-        (word != Self::END).then_some(Link { index: word as u32, len: (word >> 32) as u16, offset: (word >> 48) as u16 })
+        (word != Self::END).then_some(Link {
+            index: word as u32,
+            len: (word >> 32) as u16,
+            offset: (word >> 48) as u16,
+        })
     }
 }
 

@@ -65,14 +65,6 @@ impl PoolShared {
         (start, start + HEADROOM + self.data_room as usize)
     }
 
-    pub(crate) fn data_room(&self) -> u16 {
-        self.data_room
-    }
-
-    pub(crate) fn capacity(&self) -> u32 {
-        self.capacity
-    }
-
     pub(crate) fn region(&self) -> &Arc<HugeRegion> {
         &self.region
     }
@@ -280,7 +272,9 @@ impl MempoolBuilder {
     fn build(self, pages: Pages, node: Option<u32>) -> Result<Mempool> {
         let MempoolBuilder { buffers, data_room, .. } = self;
         if !(MAGAZINE as u32..=MAX_BUFFERS).contains(&buffers) {
-            return Err(Error::Config(format!("a pool of {buffers} buffers: {MAGAZINE} to {MAX_BUFFERS} are possible")));
+            return Err(Error::Config(format!(
+                "a pool of {buffers} buffers: {MAGAZINE} to {MAX_BUFFERS} are possible"
+            )));
         }
         if !(64..=16384).contains(&data_room) {
             return Err(Error::Config(format!("a data room of {data_room} bytes: 64 to 16384 are possible")));

@@ -119,10 +119,9 @@ impl PortConfig {
     /// Refuses what the VF cannot do, with both numbers.
     pub(crate) fn check(&self, name: &str, caps: &Caps, vectors: u32) -> Result<()> {
         let refuse = |text: String| Err(Error::Config(format!("{name}: {text}")));
-        for (what, asked, has) in [
-            ("receive", self.rx_queues, caps.rx_queues),
-            ("transmit", self.tx_queues, caps.tx_queues),
-        ] {
+        for (what, asked, has) in
+            [("receive", self.rx_queues, caps.rx_queues), ("transmit", self.tx_queues, caps.tx_queues)]
+        {
             if asked == 0 || asked > has {
                 return refuse(format!("{asked} {what} queues were asked for; this {} has {has}", caps.part));
             }

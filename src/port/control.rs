@@ -235,8 +235,7 @@ impl Inner {
             .and_then(|()| self.program(|side| side.gate.is_quiet(word) && !side.gate.is_gone()));
         match done {
             Ok(()) => {
-                let quiet: Vec<bool> =
-                    self.sides.iter().map(|s| s.gate.is_quiet(word) && !s.gate.is_gone()).collect();
+                let quiet: Vec<bool> = self.sides.iter().map(|s| s.gate.is_quiet(word) && !s.gate.is_gone()).collect();
                 self.recoveries += 1;
                 self.resetting_since = None;
                 // The next epoch is not known before the word has it; a queue that looks in between only rests.
@@ -469,7 +468,9 @@ impl Control {
         let inner = self.get_mut();
         match inner.word().state() {
             PortState::Running => act(&mut inner.port),
-            state => Err(Error::device(&inner.port.name, format!("settings cannot change while the port is {state:?}"))),
+            state => {
+                Err(Error::device(&inner.port.name, format!("settings cannot change while the port is {state:?}")))
+            }
         }
     }
 

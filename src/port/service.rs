@@ -40,8 +40,7 @@ impl Watched {
 
 impl Service {
     pub(super) fn new(control: Control) -> Result<Service> {
-        let event =
-            control.as_fd().try_clone_to_owned().map_err(|e| Error::os("duplicating a port's eventfd", e))?;
+        let event = control.as_fd().try_clone_to_owned().map_err(|e| Error::os("duplicating a port's eventfd", e))?;
         let name = format!("vfring {}", control.name());
         let shared = Arc::new(Watched { control: Mutex::new(Some(control)), stop: AtomicBool::new(false), event });
         let watched = shared.clone();

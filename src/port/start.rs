@@ -78,7 +78,8 @@ impl Port {
             let delta = |region: &HugeRegion, iova: Iova| iova.0.wrapping_sub(region.addr() as u64);
             let own = Attached { pool: pool.handle().clone(), iova_delta: delta(pool.handle().region(), iova) };
             let others = self.pools.iter().filter(|m| m.handle.number() != pool.handle().number());
-            let others = others.map(|m| Attached { pool: m.handle.clone(), iova_delta: delta(m.handle.region(), m.iova) });
+            let others =
+                others.map(|m| Attached { pool: m.handle.clone(), iova_delta: delta(m.handle.region(), m.iova) });
             std::iter::once(own).chain(others).collect()
         };
         let attached: Vec<Vec<Attached>> = tx_plans.iter().map(|_| tx_pools()).collect();
@@ -192,8 +193,9 @@ impl Port {
     }
 
     fn descriptors(&self, region: &Arc<HugeRegion>, offset: usize, entries: u16, words: usize) -> Result<Descriptors> {
-        Descriptors::new(region.clone(), offset, entries as usize * words)
-            .ok_or_else(|| Error::Memory(format!("{}: a ring of {entries} descriptors does not fit its region", self.name)))
+        Descriptors::new(region.clone(), offset, entries as usize * words).ok_or_else(|| {
+            Error::Memory(format!("{}: a ring of {entries} descriptors does not fit its region", self.name))
+        })
     }
 
     /// Connects the vectors. A VF without enough of them is polled, mailbox and all.

@@ -10,9 +10,9 @@ mod link;
 mod quarantine;
 mod rx;
 mod state;
-mod tx;
 #[cfg(test)]
 mod tests;
+mod tx;
 
 pub use format::{RxFormat, TxFormat};
 pub use rx::{RxQueue, RxQueueStats};

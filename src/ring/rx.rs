@@ -163,7 +163,8 @@ impl<F: RxFormat> RxQueue<F> {
             self.parts.counts.wrong_pool.add(1);
             return 0;
         }
-        let got = if self.parts.want_info { self.receive::<true>(cache, burst) } else { self.receive::<false>(cache, burst) };
+        let got =
+            if self.parts.want_info { self.receive::<true>(cache, burst) } else { self.receive::<false>(cache, burst) };
         if got > 0 {
             self.parts.counts.packets.add(got as u64);
         }

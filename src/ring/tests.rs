@@ -20,6 +20,8 @@ const ERROR: u64 = 4;
 const REPORT: u64 = 8;
 /// In a transmit descriptor: it carries a context.
 const CONTEXT: u64 = 16;
+/// Random walks per test.
+const SEEDS: u64 = 16;
 const DELTA: u64 = 0x7000_0000_0000;
 
 struct Toy;
@@ -221,7 +223,7 @@ fn frame(dice: &mut Dice, len: usize) -> Vec<u8> {
 
 #[test]
 fn received_frames_are_those_sent_in_order() {
-    for seed in 1..=60u64 {
+    for seed in 1..=SEEDS {
         println!("seed {seed}");
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let size = [32, 64, 72, 256][dice.roll(4)];
@@ -292,7 +294,12 @@ fn received_frames_are_those_sent_in_order() {
 }
 
 /// Random packets: plain, short, chained, of another pool, with offloads, and some that can never be sent.
-fn make(dice: &mut Dice, own: &mut PoolCache, other: &mut PoolCache, offloads: bool) -> Option<(PacketBuf, TxInfo, bool)> {
+fn make(
+    dice: &mut Dice,
+    own: &mut PoolCache,
+    other: &mut PoolCache,
+    offloads: bool,
+) -> Option<(PacketBuf, TxInfo, bool)> {
     let mut sendable = true;
     let cache = if dice.roll(8) == 0 { other } else { own };
     let mut packet = cache.alloc_one()?;
@@ -350,7 +357,7 @@ impl Sent {
 
 #[test]
 fn sent_frames_are_those_given_in_order_and_every_buffer_comes_back() {
-    for seed in 1..=60u64 {
+    for seed in 1..=SEEDS {
         println!("seed {seed}");
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let size = [32, 64, 72, 256][dice.roll(4)];
@@ -468,4 +475,53 @@ fn at_most_all_but_one_descriptor_are_given_to_the_device() {
     drop((tx, cache));
     bench.close();
     assert_eq!(pool.available(), 600);
+}
+
+#[test]
+fn only_the_transitions_of_the_table_are_possible() {
+    use PortState::{Dead, Resetting, Running, Stopping};
+    let all = [Running, Resetting, Stopping, Dead];
+    let legal = [
+        (Running, Resetting),
+        (Running, Stopping),
+        (Running, Dead),
+        (Resetting, Running),
+        (Resetting, Stopping),
+        (Resetting, Dead),
+        (Stopping, Dead),
+    ];
+    for from in all {
+        for to in all {
+            let word = state::StateWord::new();
+            let path: &[PortState] = match from {
+                Running => &[],
+                Resetting => &[Resetting],
+                Stopping => &[Stopping],
+                Dead => &[Dead],
+            };
+            assert!(path.iter().all(|&s| word.go(s)));
+            let before = word.load();
+            assert_eq!(word.go(to), legal.contains(&(from, to)), "{from:?} -> {to:?}");
+            assert_eq!(word.load() != before, legal.contains(&(from, to)));
+        }
+    }
+}
+
+#[test]
+fn a_queue_works_only_under_a_word_it_was_enabled_for() {
+    let (word, gate) = (state::StateWord::new(), Gate::new());
+    let mut current = Word::NONE;
+    assert_eq!(gate.look(&word, &mut current), state::Turn::Rest);
+    gate.enable(word.load());
+    assert_eq!(gate.look(&word, &mut current), state::Turn::Rebuild);
+    assert_eq!(current, word.load());
+    // A whole reset that the queue slept through: its old enabling does not count.
+    assert!(word.go(PortState::Resetting) && word.go(PortState::Running));
+    assert!(!gate.is_quiet(word.load()));
+    assert_eq!(gate.look(&word, &mut current), state::Turn::Rest);
+    assert!(gate.is_quiet(word.load()) && !gate.is_enabled(word.load()));
+    gate.enable(word.load());
+    assert_eq!(gate.look(&word, &mut current), state::Turn::Rebuild);
+    gate.leave();
+    assert!(gate.is_gone() && gate.is_quiet(word.load()));
 }
