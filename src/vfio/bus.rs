@@ -113,17 +113,17 @@ impl<K: Kernel> Bus for VfioBus<K> {
     }
 
     fn map_dma(&mut self, region: &Arc<HugeRegion>) -> Result<Iova> {
-        let iova = self.device.container().map(region)?;
+        let iova = self.device.container().map(self.device.address(), region)?;
         self.mapped.push(Arc::clone(region));
         Ok(iova)
     }
 
     fn unmap_dma(&mut self, region: &Arc<HugeRegion>) -> Result<()> {
         let Some(i) = self.mapped.iter().position(|known| Arc::ptr_eq(known, region)) else {
-            return Err(Error::Memory(format!("{region:?} is not mapped for {}", self.name)));
+            return Err(Error::Memory(format!("{}: {region:?} is not mapped", self.name)));
         };
         self.mapped.swap_remove(i);
-        self.device.container().unmap(region)
+        self.device.container().unmap(self.device.address(), region)
     }
 
     fn vectors(&self) -> u32 {
@@ -199,7 +199,7 @@ impl<K: Kernel> Drop for VfioBus<K> {
         }
         for region in self.mapped.drain(..) {
             // On failure the container keeps the region.
-            let _ = self.device.container().unmap(&region);
+            let _ = self.device.container().unmap(self.device.address(), &region);
         }
     }
 }

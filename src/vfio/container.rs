@@ -66,7 +66,7 @@ impl<K: Kernel> Registry<K> {
 
     /// Opens a function that passed [`explain::check_function`], with its group and container.
     pub(super) fn open(&self, function: &PciFunction, group: &IommuGroup) -> Result<Arc<Device<K>>> {
-        let group = self.group(function.address, group)?;
+        let group = self.group(function, group)?;
         let mut devices = lock(&group.devices);
         devices.retain(|(_, device)| device.strong_count() > 0);
         if devices.iter().any(|(address, _)| *address == function.address) {
@@ -81,7 +81,8 @@ impl<K: Kernel> Registry<K> {
         Ok(device)
     }
 
-    fn group(&self, address: PciAddress, group: &IommuGroup) -> Result<Arc<Group<K>>> {
+    fn group(&self, function: &PciFunction, group: &IommuGroup) -> Result<Arc<Group<K>>> {
+        let address = function.address;
         let mut groups = lock(&self.groups);
         groups.retain(|group| group.strong_count() > 0);
         let open: Vec<Arc<Group<K>>> = groups.iter().filter_map(Weak::upgrade).collect();
@@ -95,7 +96,7 @@ impl<K: Kernel> Registry<K> {
             .group_status(&fd)
             .map_err(|e| Error::os(format!("{address}: VFIO_GROUP_GET_STATUS of group {number}"), e))?;
         if status & vfio::VFIO_GROUP_FLAGS_VIABLE == 0 {
-            return Err(explain::not_viable(address, group));
+            return Err(explain::not_viable(function, group));
         }
         let mut containers: Vec<&Arc<Container<K>>> = Vec::new();
         for other in &open {
@@ -161,8 +162,9 @@ impl<K: Kernel> Container<K> {
         Ok((group, Arc::new(Container { kernel, fd, space })))
     }
 
-    /// Maps a region, or counts one more user of it, and returns where its first byte is.
-    pub(super) fn map(&self, region: &Arc<HugeRegion>) -> Result<Iova> {
+    /// Maps a region, or counts one more user of it, and returns where its first byte is. Errors name the device
+    /// `user`.
+    pub(super) fn map(&self, user: PciAddress, region: &Arc<HugeRegion>) -> Result<Iova> {
         let mut space = lock(&self.space);
         if let Some(known) = space.mappings.iter_mut().find(|known| Arc::ptr_eq(&known.region, region)) {
             known.users += 1;
@@ -171,21 +173,24 @@ impl<K: Kernel> Container<K> {
         let taken: Vec<iova::Taken> = space.mappings.iter().map(|m| (m.iova.0, m.region.len() as u64)).collect();
         let (address, len, align) = (region.addr(), region.len(), region.page_size());
         let at = iova::place(&space.ranges, &taken, address as u64, len as u64, align as u64).ok_or_else(|| {
-            Error::Memory(format!("{region:?} finds no free range among the addresses that the IOMMU translates"))
+            Error::Memory(format!(
+                "{user}: {region:?} finds no free range among the addresses that the IOMMU translates"
+            ))
         })?;
         let iova = Iova(at);
         // SAFETY: the region is one mapping of exactly `len` bytes, to which nobody holds references; `mappings` keeps
         // it allocated until the kernel has unmapped it, or the container is closed.
-        unsafe { self.kernel.map_dma(&self.fd, address, iova, len) }.map_err(|e| explain::map_failed(region, e))?;
+        unsafe { self.kernel.map_dma(&self.fd, address, iova, len) }
+            .map_err(|e| explain::map_failed(user, region, e))?;
         space.mappings.push(Mapping { region: Arc::clone(region), iova, users: 1 });
         Ok(iova)
     }
 
     /// Undoes one `map`. The last one unmaps; if that fails, the region stays allocated until the container is closed.
-    pub(super) fn unmap(&self, region: &Arc<HugeRegion>) -> Result<()> {
+    pub(super) fn unmap(&self, user: PciAddress, region: &Arc<HugeRegion>) -> Result<()> {
         let mut space = lock(&self.space);
         let Some(i) = space.mappings.iter().position(|known| Arc::ptr_eq(&known.region, region)) else {
-            return Err(Error::Memory(format!("{region:?} is not mapped")));
+            return Err(Error::Memory(format!("{user}: {region:?} is not mapped")));
         };
         let known = &mut space.mappings[i];
         known.users = known.users.saturating_sub(1);
@@ -199,9 +204,11 @@ impl<K: Kernel> Container<K> {
                 Ok(())
             }
             Ok(unmapped) => Err(Error::Memory(format!(
-                "VFIO_IOMMU_UNMAP_DMA of {region:?} at {iova} unmapped {unmapped} bytes: the region is kept"
+                "{user}: VFIO_IOMMU_UNMAP_DMA of {region:?} at {iova} unmapped {unmapped} bytes: the region is kept"
             ))),
-            Err(e) => Err(Error::os(format!("VFIO_IOMMU_UNMAP_DMA of {region:?} at {iova}: the region is kept"), e)),
+            Err(e) => {
+                Err(Error::os(format!("{user}: VFIO_IOMMU_UNMAP_DMA of {region:?} at {iova}: the region is kept"), e))
+            }
         }
     }
 }

@@ -25,6 +25,14 @@ pub(super) fn check_function(function: &PciFunction) -> Result<&IommuGroup> {
         };
         return Err(Error::device(address, format!("is a PF, and vfring drives VFs; {state}")));
     }
+    // Before the driver: without an IOMMU, vfio-pci refuses to bind.
+    let Some(group) = &function.iommu_group else {
+        return Err(Error::device(
+            address,
+            "has no IOMMU group, so the IOMMU is off; enable VT-d or AMD-Vi in the firmware and boot with \
+             `intel_iommu=on` on the kernel command line (in a virtual machine, give it a virtual IOMMU)",
+        ));
+    };
     match function.driver.as_deref() {
         Some(driver) if is_vfio_driver(driver) => {}
         other => {
@@ -41,13 +49,7 @@ pub(super) fn check_function(function: &PciFunction) -> Result<&IommuGroup> {
             ));
         }
     }
-    function.iommu_group.as_ref().ok_or_else(|| {
-        Error::device(
-            address,
-            "has no IOMMU group, so the IOMMU is off; enable VT-d or AMD-Vi in the firmware and boot with \
-             `intel_iommu=on` on the kernel command line (in a virtual machine, give it a virtual IOMMU)",
-        )
-    })
+    Ok(group)
 }
 
 /// vfio-pci, or a variant of it for some device, such as mlx5_vfio_pci.
@@ -65,32 +67,28 @@ fn spoils(member: &GroupMember) -> bool {
 }
 
 /// The group is not viable.
-pub(super) fn not_viable(address: PciAddress, group: &IommuGroup) -> Error {
-    let spoilers: Vec<&GroupMember> = group.members.iter().filter(|member| spoils(member)).collect();
+pub(super) fn not_viable(function: &PciFunction, group: &IommuGroup) -> Error {
+    const ACS: &str = "a slot with ACS, where each VF has a group of its own";
     let number = group.number;
-    if spoilers.is_empty() {
-        return Error::device(
-            address,
-            format!("its IOMMU group {number} is not viable: somebody else owns it (`fuser -v /dev/vfio/{number}`)"),
-        );
-    }
-    let list: Vec<String> = spoilers
-        .iter()
-        .map(|member| format!("{} is bound to {}", member.name, member.driver.as_deref().unwrap_or("nothing")))
-        .collect();
-    let unbind: Vec<String> = spoilers
-        .iter()
-        .map(|member| format!("echo {0} > /sys/bus/pci/devices/{0}/driver/unbind", member.name))
-        .collect();
-    Error::device(
-        address,
-        format!(
-            "its IOMMU group {number} is not viable: {}; free them with `{}`, or use a slot with ACS, where each VF has \
-             a group of its own",
-            list.join(", "),
-            unbind.join("; ")
-        ),
-    )
+    let spoilers: Vec<&GroupMember> = group.members.iter().filter(|member| spoils(member)).collect();
+    let (cause, cure) = if spoilers.is_empty() {
+        ("somebody else owns it".to_owned(), format!("`fuser -v /dev/vfio/{number}` names who"))
+    } else {
+        let bound = |member: &&GroupMember| -> String {
+            format!("{} is bound to {}", member.name, member.driver.as_deref().unwrap_or("nothing"))
+        };
+        let unbind = |member: &&GroupMember| -> String {
+            format!("echo {0} > /sys/bus/pci/devices/{0}/driver/unbind", member.name)
+        };
+        let pf = function.vf.map(|vf| vf.pf.to_string());
+        let cure = if spoilers.iter().any(|member| Some(&member.name) == pf.as_ref()) {
+            format!("its PF cannot be freed without losing the VF, so only {ACS}, helps")
+        } else {
+            format!("free with `{}`, or use {ACS}", spoilers.iter().map(unbind).collect::<Vec<_>>().join("; "))
+        };
+        (spoilers.iter().map(bound).collect::<Vec<_>>().join(", "), cure)
+    };
+    Error::device(function.address, format!("its IOMMU group {number} is not viable, because {cause}; {cure}"))
 }
 
 /// A node of `/dev/vfio` that does not open.
@@ -106,7 +104,7 @@ pub(super) fn open_failed(address: PciAddress, node: &str, error: io::Error) -> 
              `--device {path} --device /dev/vfio/vfio`"
         ),
         Some(libc::EACCES) => format!(
-            "`chown $USER {path}`, for good by a udev rule `SUBSYSTEM==\"vfio\", GROUP=\"vfio\", MODE=\"0660\"`; in a \
+            "`sudo chown $USER {path}`, for good by a udev rule `SUBSYSTEM==\"vfio\", GROUP=\"vfio\", MODE=\"0660\"`; in a \
              pod set `securityContext: {{runAsUser: 0}}`, or device_ownership_from_security_context in containerd"
         ),
         Some(libc::EPERM) => {
@@ -144,7 +142,7 @@ pub(super) fn device_failed(address: PciAddress, error: io::Error) -> Error {
 }
 
 /// `VFIO_IOMMU_MAP_DMA` refused.
-pub(super) fn map_failed(region: &HugeRegion, error: io::Error) -> Error {
+pub(super) fn map_failed(address: PciAddress, region: &HugeRegion, error: io::Error) -> Error {
     let cure = match error.raw_os_error() {
         Some(libc::ENOMEM) => {
             let limit = match ioctl::memlock_limit() {
@@ -163,7 +161,7 @@ pub(super) fn map_failed(region: &HugeRegion, error: io::Error) -> Error {
         }
         _ => "see dmesg".to_owned(),
     };
-    Error::os(format!("VFIO_IOMMU_MAP_DMA of {region:?} ({cure})"), error)
+    Error::os(format!("{address}: VFIO_IOMMU_MAP_DMA of {region:?} ({cure})"), error)
 }
 
 #[cfg(test)]
@@ -231,16 +229,38 @@ mod tests {
     }
 
     #[test]
+    fn without_an_iommu_nobody_is_sent_to_bind_a_driver() {
+        let sysfs = vf();
+        sysfs.remove(VF, "iommu_group").remove(VF, "driver");
+        refused(&sysfs, VF, &["IOMMU is off"]);
+    }
+
+    #[test]
     fn a_group_is_spoiled_by_drivers_that_do_dma_and_by_nothing_else() {
         let sysfs = vf();
-        sysfs.group("0000:01:00.0", 5);
-        sysfs.device("0000:00:04.0", "1b36:000c").driver("0000:00:04.0", "pcieport").group("0000:00:04.0", 5);
-        sysfs.device("0000:00:04.1", "8086:0001").group("0000:00:04.1", 5);
-        let vf = function(&sysfs, VF);
-        let error = not_viable(vf.address, vf.iommu_group.as_ref().unwrap()).to_string();
-        assert!(error.contains("0000:01:00.0 is bound to igb;"), "{error}");
-        assert!(error.contains("echo 0000:01:00.0 > /sys/bus/pci/devices/0000:01:00.0/driver/unbind`"), "{error}");
+        for (address, driver) in
+            [("0000:00:04.0", Some("pcieport")), ("0000:00:04.1", None), ("0000:02:00.0", Some("nvme"))]
+        {
+            sysfs.device(address, "8086:0001").group(address, 5);
+            if let Some(driver) = driver {
+                sysfs.driver(address, driver);
+            }
+        }
+        let text = |sysfs| {
+            let vf = function(sysfs, VF);
+            not_viable(&vf, vf.iommu_group.as_ref().unwrap()).to_string()
+        };
+        let error = text(&sysfs);
+        assert!(error.contains("because 0000:02:00.0 is bound to nvme;"), "{error}");
+        assert!(error.contains("`echo 0000:02:00.0 > /sys/bus/pci/devices/0000:02:00.0/driver/unbind`"), "{error}");
         assert!(!error.contains("0000:00:04") && !error.contains('\n'), "{error}");
+        // Unbinding the PF would take the VF away: never advise it.
+        sysfs.group("0000:01:00.0", 5);
+        let error = text(&sysfs);
+        assert!(error.contains("because 0000:01:00.0 is bound to igb, 0000:02:00.0 is bound to nvme;"), "{error}");
+        assert!(error.contains("ACS") && !error.contains("unbind"), "{error}");
+        sysfs.driver("0000:02:00.0", "vfio-pci").driver("0000:01:00.0", "pci-stub");
+        assert!(text(&sysfs).contains("somebody else owns it; `fuser -v /dev/vfio/5`"));
     }
 
     #[test]
@@ -251,15 +271,15 @@ mod tests {
         for (error, part) in [
             (open_failed(address, "5", os(libc::ENOENT)), "--device /dev/vfio/5"),
             (open_failed(address, "vfio", os(libc::ENOENT)), "modprobe vfio-pci"),
-            (open_failed(address, "5", os(libc::EACCES)), "chown $USER /dev/vfio/5"),
+            (open_failed(address, "5", os(libc::EACCES)), "sudo chown $USER /dev/vfio/5"),
             (open_failed(address, "5", os(libc::EACCES)), "securityContext"),
             (open_failed(address, "5", os(libc::EPERM)), "cgroup"),
             (open_failed(address, "5", os(libc::EBUSY)), "fuser -v /dev/vfio/5"),
             (attach_failed(address, "VFIO_SET_IOMMU", 5, os(libc::EPERM)), "allow_unsafe_interrupts"),
             (device_failed(address, os(libc::EACCES)), "token"),
-            (map_failed(&region, os(libc::ENOMEM)), "ulimit -l"),
-            (map_failed(&region, os(libc::ENOMEM)), "LimitMEMLOCK"),
-            (map_failed(&region, os(libc::ENOSPC)), "dma_entry_limit"),
+            (map_failed(address, &region, os(libc::ENOMEM)), "ulimit -l"),
+            (map_failed(address, &region, os(libc::ENOMEM)), "LimitMEMLOCK"),
+            (map_failed(address, &region, os(libc::ENOSPC)), "dma_entry_limit"),
         ] {
             let text = error.to_string();
             assert!(text.contains(part) && !text.contains('\n'), "'{part}' is not in: {text}");

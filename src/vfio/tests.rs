@@ -432,7 +432,7 @@ fn refusals_of_group_and_container_teach() {
 
     for (call, errno, part) in [
         ("open group", libc::ENOENT, "--device /dev/vfio/5"),
-        ("open group", libc::EACCES, "chown $USER /dev/vfio/5"),
+        ("open group", libc::EACCES, "sudo chown $USER /dev/vfio/5"),
         ("open group", libc::EBUSY, "fuser -v /dev/vfio/5"),
         ("open container", libc::ENOENT, "modprobe vfio-pci"),
         ("set_iommu", libc::EPERM, "allow_unsafe_interrupts"),
