@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vfio_bindings::bindings::vfio::{vfio_device_info, vfio_irq_info};
 
@@ -138,7 +138,7 @@ impl FakeKernel {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        lock(&self.0)
     }
 
     /// Adds a VF with 16 KiB of BAR0, three vectors and a reset, to a group that is made when it is new.
@@ -197,6 +197,18 @@ impl FakeKernel {
     }
 }
 
+/// True when the whole range is mapped in this process.
+fn is_allocated(address: usize, len: usize) -> bool {
+    let at = std::ptr::without_provenance_mut(address);
+    // SAFETY: on anonymous memory this changes nothing; where nothing is mapped it fails with ENOMEM.
+    unsafe { libc::msync(at, len, libc::MS_ASYNC) == 0 }
+}
+
+/// A test that failed with the lock held must still be able to drop what it opened.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn errno<T>(errno: i32) -> io::Result<T> {
     Err(io::Error::from_raw_os_error(errno))
 }
@@ -226,7 +238,7 @@ impl AsFd for FakeFd {
 
 impl Drop for FakeFd {
     fn drop(&mut self) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = lock(&self.state);
         match &self.what {
             What::Device(name) => {
                 state.log.push(format!("close device {name}"));
@@ -248,6 +260,10 @@ impl Drop for FakeFd {
             What::Container(id) => {
                 state.log.push(format!("close container {id}"));
                 let container = state.containers.remove(id).unwrap();
+                // Until now the device could reach what is mapped.
+                if container.mappings.iter().any(|&(_, len, address)| !is_allocated(address, len as usize)) {
+                    state.violations.push(format!("memory went before container {id} closed"));
+                }
                 if !container.groups.is_empty() {
                     state.violations.push(format!("container {id} closed before its groups"));
                 }

@@ -95,6 +95,7 @@ mod tests {
         assert_eq!(place(&top, &[], u64::MAX - 0xfff, 0x2000, 0x1000), None);
         let high = u64::MAX - 0x1fff;
         assert_eq!(place(&[IovaRange { first: high, last: u64::MAX }], &[(high, 0x2000)], high, 0x1000, 0x1000), None);
+        assert_eq!(place(&ranges(48), &[], 0, MIB2, MIB2), Some(MIB2));
         assert_eq!(place(&[], &[], USER, MIB2, MIB2), None);
     }
 }
