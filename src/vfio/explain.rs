@@ -104,8 +104,8 @@ pub(super) fn open_failed(address: PciAddress, node: &str, error: io::Error) -> 
              `--device {path} --device /dev/vfio/vfio`"
         ),
         Some(libc::EACCES) => format!(
-            "`sudo chown $USER {path}`, for good by a udev rule `SUBSYSTEM==\"vfio\", GROUP=\"vfio\", MODE=\"0660\"`; in a \
-             pod set `securityContext: {{runAsUser: 0}}`, or device_ownership_from_security_context in containerd"
+            "`sudo chown $USER {path}`, for good by a udev rule `SUBSYSTEM==\"vfio\", GROUP=\"vfio\", \
+             MODE=\"0660\"`; in a pod set `securityContext: {{runAsUser: 0}}`, or device_ownership_from_security_context in containerd"
         ),
         Some(libc::EPERM) => {
             format!("the container's device cgroup forbids it: let the device plugin or `--device {path}` pass it")
@@ -123,7 +123,8 @@ pub(super) fn attach_failed(address: PciAddress, call: &str, group: u32, error: 
     let cure = match error.raw_os_error() {
         Some(libc::EPERM) => {
             "without interrupt remapping the kernel refuses: enable it in the firmware (in QEMU \
-             `intel-iommu,intremap=on`), or accept the risk with `modprobe vfio_iommu_type1 allow_unsafe_interrupts=1`; dmesg tells which"
+             `intel-iommu,intremap=on`), or accept the risk with `modprobe vfio_iommu_type1 \
+             allow_unsafe_interrupts=1`; dmesg tells which"
         }
         Some(libc::ENODEV) => "`modprobe vfio_iommu_type1` on the host",
         _ => "see dmesg",
