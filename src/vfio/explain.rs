@@ -105,7 +105,8 @@ pub(super) fn open_failed(address: PciAddress, node: &str, error: io::Error) -> 
         ),
         Some(libc::EACCES) => format!(
             "`sudo chown $USER {path}`, for good by a udev rule `SUBSYSTEM==\"vfio\", GROUP=\"vfio\", \
-             MODE=\"0660\"`; in a pod set `securityContext: {{runAsUser: 0}}`, or device_ownership_from_security_context in containerd"
+             MODE=\"0660\"`; in a pod set `securityContext: {{runAsUser: 0}}`, or \
+             device_ownership_from_security_context in containerd"
         ),
         Some(libc::EPERM) => {
             format!("the container's device cgroup forbids it: let the device plugin or `--device {path}` pass it")
