@@ -3,4 +3,5 @@
 //! [`vm`] boots a Linux guest with an emulated IOMMU and SR-IOV NICs that nobody here wrote, and connects its NICs to
 //! network namespaces of this machine, so that ping, iperf3 and counted frames can pass through a program in it.
 
+pub mod build;
 pub mod vm;

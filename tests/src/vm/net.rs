@@ -213,8 +213,9 @@ impl Netns {
         let seconds = duration.as_secs().max(1).to_string();
         let arguments = ["-4", "-c", &address, "-t", &seconds, "-J", "--connect-timeout", "10000"];
         let json = self.exec("iperf3", &arguments, duration + Duration::from_secs(60))?;
-        // "end" holds the sums; the first number behind a key in it is the one of the whole run.
-        let end = json.split("\"end\"").nth(1).unwrap_or_default();
+        // The object "end" holds the sums (each interval has a number of that name too); the first number behind a key in
+        // it is the one of the whole run.
+        let end = json.split("\"end\":\t{").nth(1).unwrap_or_default();
         let number = |section: &str, key: &str| -> Option<f64> {
             let text = end.split(section).nth(1)?.split(key).nth(1)?.trim_start_matches(['"', ':', ' ', '\t']);
             text.split([',', '\n', '}']).next()?.trim().parse().ok()

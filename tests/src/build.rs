@@ -1,0 +1,55 @@
+//! Builds programs for the tests: static ones for guests, ordinary ones for this machine.
+//!
+//! Cargo is asked every time, so a test never runs an old binary; with nothing to do it answers within a second. Each
+//! kind is built once per test process.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use crate::vm::{Error, Result};
+
+/// The only target whose C library Rust links statically here.
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+static BUILDING: Mutex<()> = Mutex::new(());
+
+/// The root of the source tree.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Builds an example of the root package for this machine, in release mode, and returns its path.
+pub fn example(name: &str) -> Result<PathBuf> {
+    build(name, false)
+}
+
+/// Builds an example as a static binary, which runs in a guest that has no C library.
+pub fn static_example(name: &str) -> Result<PathBuf> {
+    build(name, true)
+}
+
+fn build(name: &str, linked_statically: bool) -> Result<PathBuf> {
+    let _turn = BUILDING.lock().unwrap_or_else(|e| e.into_inner());
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root()).args(["build", "--release", "--example", name, "--message-format", "json"]);
+    if linked_statically {
+        // A folder of its own, so that the two kinds do not rebuild each other's dependencies.
+        cargo.args(["--target", STATIC_TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    }
+    let output = cargo.output().map_err(Error::during("running cargo"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // One JSON object a line; the last `executable` is the example's.
+    let path = text.lines().filter_map(executable).next_back();
+    match path {
+        Some(path) if output.status.success() => Ok(path),
+        _ => Err(Error::new(format!("building example {name}: {}", String::from_utf8_lossy(&output.stderr)))),
+    }
+}
+
+/// The value of `"executable":"…"` in a line of cargo's messages.
+fn executable(line: &str) -> Option<PathBuf> {
+    let (_, rest) = line.split_once("\"executable\":\"")?;
+    let (path, _) = rest.split_once('"')?;
+    Some(PathBuf::from(path))
+}
