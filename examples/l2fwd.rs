@@ -5,9 +5,10 @@
 //! on virtual functions bound to vfio-pci. `--help` lists the options.
 //!
 //! One packet's way is [`forward`]: the loop of a thread that owns some receive queues and a transmit queue of each
-//! port it sends to. It does not allocate, lock or call the system. Everything else is the control side: this thread
-//! opens and starts the ports, watches link, state and counters, and takes all down again. `l2fwd/options.rs` is the
-//! command line, `l2fwd/plan.rs` deals queues out to threads, `l2fwd/report.rs` has the words and numbers.
+//! port it sends to. It does not allocate or lock, nor call the system unless it is idle. Everything else is the
+//! control side: this thread opens and starts the ports, watches link, state and counters, and takes all down again.
+//! `l2fwd/options.rs` is the command line, `l2fwd/plan.rs` deals queues out to threads, `l2fwd/report.rs` has the
+//! words and numbers.
 #![deny(unsafe_code)]
 
 mod common;
@@ -37,9 +38,10 @@ use report::{PoolEnd, PortFacts, PortSample, Sample};
 const WATCH_PERIOD: Duration = Duration::from_millis(50);
 /// How long stopping a port may take before its queues are given up.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
-/// With `--interrupts`: empty polls in a row before a thread sleeps, and for how long at most, so that it notices the
-/// end of the program and the resets of the ports it only sends to.
+/// Empty polls in a row after which a thread is idle. Then it sleeps with `--interrupts`, and lets others run where it
+/// has no core to itself.
 const IDLE_POLLS: u32 = 64;
+/// The longest sleep, so that a thread notices the end of the program and the resets of ports that it only sends to.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -138,8 +140,8 @@ struct Worker {
     routes: Vec<(AnyRx, usize)>,
     outs: Vec<Out>,
     burst: usize,
-    /// Empty polls in a row before the thread sleeps; `None`: it never sleeps.
-    patience: Option<u32>,
+    /// Sleep while nothing arrives.
+    sleeps: bool,
 }
 
 /// Where a thread sends to.
@@ -174,7 +176,7 @@ fn start(
             routes: Vec::new(),
             outs: Vec::new(),
             burst: options.burst,
-            patience: options.interrupts.then_some(IDLE_POLLS),
+            sleeps: options.interrupts,
         };
         for (queue, out) in &thread.rx {
             let rx = rx_queues[queue.port].get_mut(usize::from(queue.number)).and_then(Option::take);
@@ -199,7 +201,7 @@ fn start(
 
 /// What a thread does until the program ends. A port that resets or dies needs nothing here: its bursts return 0.
 fn forward(worker: Worker, pool: &Mempool, ring_full: &[AtomicU64]) -> Result<(), Problem> {
-    let Worker { core, mut routes, mut outs, burst, patience } = worker;
+    let Worker { core, mut routes, mut outs, burst, sleeps } = worker;
     if let Some(core) = core {
         cores::pin_to(core)?;
     }
@@ -209,9 +211,9 @@ fn forward(worker: Worker, pool: &Mempool, ring_full: &[AtomicU64]) -> Result<()
     while !stop::requested() {
         for (rx, out) in &mut routes {
             let out = &mut outs[*out];
-            let received = match patience {
-                Some(patience) if idle >= patience => rx.sleep(&mut cache, &mut burst, LONGEST_SLEEP)?,
-                _ => rx.burst(&mut cache, &mut burst),
+            let received = match idle < IDLE_POLLS || !sleeps {
+                true => rx.burst(&mut cache, &mut burst),
+                false => rx.sleep(&mut cache, &mut burst, LONGEST_SLEEP)?,
             };
             idle = if received == 0 { idle.saturating_add(1) } else { 0 };
             if let Some(addresses) = &out.addresses {
@@ -227,6 +229,9 @@ fn forward(worker: Worker, pool: &Mempool, ring_full: &[AtomicU64]) -> Result<()
                 ring_full[out.port].fetch_add(burst.len() as u64, Relaxed);
                 cache.free(&mut burst);
             }
+        }
+        if idle >= IDLE_POLLS && core.is_none() {
+            thread::yield_now();
         }
     }
     Ok(())

@@ -50,6 +50,9 @@ const MAX_SIZE: usize = 9714;
 const DRAIN_TIME: Duration = Duration::from_millis(200);
 /// How long stopping a port may take before its queues are given up.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
+/// Descriptors of the rings. What waits in the transmit ring may come back all at once, and fits the receive ring.
+const RX_RING: u16 = 1024;
+const TX_RING: u16 = 512;
 /// How often the control side looks at signals and state.
 const WATCH_PERIOD: Duration = Duration::from_millis(50);
 
@@ -142,7 +145,8 @@ fn run(args: Args) -> Result<(), Problem> {
     };
     stop::on_signals()?;
     let mut screen = Screen::new(options.json);
-    let config = PortConfig::new().queues(1, 1).mtu(options.size.saturating_sub(14).max(1500) as u16);
+    let config =
+        PortConfig::new().queues(1, 1).rings(RX_RING, TX_RING).mtu(options.size.saturating_sub(14).max(1500) as u16);
     let ports = Port::open_many(&options.ports.iter().map(|spec| (spec.clone(), config.clone())).collect::<Vec<_>>())?;
     let pool = Mempool::builder()
         .buffers(ports.iter().map(Port::buffers_needed).sum::<u32>() + 2 * options.burst as u32)
@@ -220,32 +224,9 @@ fn generate(
     let (mut outgoing, mut incoming) = (Burst::with_limit(options.burst)?, Burst::with_limit(options.burst)?);
     let (mut made, mut highest) = (0u64, None);
     let began = Instant::now();
-    let mut last_sent = None;
+    let mut finished = None;
     loop {
-        let elapsed = began.elapsed();
-        let over = stop::requested() || options.duration.is_some_and(|limit| elapsed >= limit);
-        let finished = over || (made == options.count && outgoing.is_empty());
-        if finished && elapsed >= *last_sent.get_or_insert(elapsed) + DRAIN_TIME {
-            return Ok(());
-        }
-        if !finished && outgoing.is_empty() {
-            let due = options.rate.map_or(u64::MAX, |rate| (elapsed.as_secs_f64() * rate as f64) as u64 + 1);
-            let wanted = due.min(options.count).saturating_sub(made).min(options.burst as u64);
-            cache.alloc(wanted as usize, &mut outgoing);
-            for packet in &mut outgoing {
-                let bytes = packet.append(frames.size()).ok_or("the buffers are smaller than a frame")?;
-                frames.write(bytes, made);
-                made += 1;
-            }
-        }
-        if finished {
-            cache.free(&mut outgoing);
-        }
-        // Also with an empty burst: that takes back the buffers of frames that have left.
-        tx.burst(&mut cache, &mut outgoing);
-        if !outgoing.is_empty() {
-            add(&tally.ring_full, 1);
-        }
+        // Receiving comes first: a queue hands its buffers to the device in its first burst.
         rx.burst(&mut cache, &mut incoming);
         let (mut received, mut reordered) = (0, 0);
         for packet in incoming.iter() {
@@ -255,10 +236,37 @@ fn generate(
                 highest = highest.max(Some(number));
             }
         }
+        let quiet = incoming.is_empty();
         add(&tally.strangers, incoming.len() as u64 - received);
         add(&tally.received, received);
         add(&tally.reordered, reordered);
         cache.free(&mut incoming);
+
+        let elapsed = began.elapsed();
+        let over = stop::requested() || options.duration.is_some_and(|limit| elapsed >= limit);
+        if over || (made == options.count && outgoing.is_empty()) {
+            cache.free(&mut outgoing);
+            if elapsed >= *finished.get_or_insert(elapsed) + DRAIN_TIME {
+                return Ok(());
+            }
+        } else if outgoing.is_empty() {
+            let due = options.rate.map_or(u64::MAX, |rate| (elapsed.as_secs_f64() * rate as f64) as u64 + 1);
+            let wanted = due.min(options.count).saturating_sub(made).min(options.burst as u64);
+            cache.alloc(wanted as usize, &mut outgoing);
+            for packet in &mut outgoing {
+                let bytes = packet.append(frames.size()).ok_or("the buffers are smaller than a frame")?;
+                frames.write(bytes, made);
+                made += 1;
+            }
+        }
+        // Also with an empty burst: that takes back the buffers of frames that have left.
+        let sent = tx.burst(&mut cache, &mut outgoing);
+        if !outgoing.is_empty() {
+            add(&tally.ring_full, 1);
+        }
+        if quiet && sent == 0 && options.core.is_none() {
+            thread::yield_now();
+        }
     }
 }
 
