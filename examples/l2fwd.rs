@@ -56,6 +56,7 @@ fn run(args: Args) -> Result<(), Problem> {
     if options.interrupts {
         plan.check_interrupts()?;
     }
+    cores::check(&options.cores)?;
     stop::on_signals()?;
     let mut screen = Screen::new(options.json);
 
@@ -63,9 +64,9 @@ fn run(args: Args) -> Result<(), Problem> {
     let buffers = options.buffers.unwrap_or_else(|| buffers_needed(&ports, &options, &plan));
     let pool = Mempool::builder().buffers(buffers).on(&ports.iter().collect::<Vec<_>>())?;
     let facts: Vec<PortFacts> = ports.iter().zip(&options.to).map(|(port, to)| port_facts(port, *to)).collect();
+    let (services, workers) = start(ports, &pool, &plan, &options, &facts)?;
     screen.print(&report::banner(&facts, pool.is_huge(), plan.threads.len(), options.burst))?;
 
-    let (services, workers) = start(ports, &pool, &plan, &options, &facts)?;
     let ring_full: Vec<AtomicU64> = facts.iter().map(|_| AtomicU64::new(0)).collect();
     let mut watch = Watch { facts: &facts, services: &services, ring_full: &ring_full, screen: &mut screen };
     let first = watch.sample();

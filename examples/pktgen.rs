@@ -46,6 +46,8 @@ usage: pktgen [OPTIONS]           (without options: between two software models,
 
 /// Largest frame: the largest MTU of an 82576 VF with the Ethernet header.
 const MAX_SIZE: usize = 9714;
+/// How long a device may take to learn of the first receive buffers.
+const SETTLE_TIME: Duration = Duration::from_millis(10);
 /// How long frames on their way are waited for once the last is sent.
 const DRAIN_TIME: Duration = Duration::from_millis(200);
 /// How long stopping a port may take before its queues are given up.
@@ -143,6 +145,9 @@ fn run(args: Args) -> Result<(), Problem> {
     let Some(options) = Options::parse(args)? else {
         return Ok(io::stdout().write_all(USAGE.as_bytes())?);
     };
+    if let Some(core) = options.core {
+        cores::check(&[core])?;
+    }
     stop::on_signals()?;
     let mut screen = Screen::new(options.json);
     let config =
@@ -157,14 +162,6 @@ fn run(args: Args) -> Result<(), Problem> {
     let default_destination = if ports.len() > 1 { ports[1].mac() } else { MacAddr([2, 0, 0, 0, 0, 0]) };
     let destination = options.destination.unwrap_or(default_destination);
     let frames = Frames::new(ports[0].mac(), destination, options.size, options.flows);
-    screen.print(&format!(
-        "pktgen: {} bytes to {destination} from {}, counted on {}; Ctrl-C stops\n{}",
-        frames.size(),
-        names[0],
-        names[names.len() - 1],
-        if models { "note: software models take part, so a rate is the models' rate, not that of a NIC\n" } else { "" }
-    ))?;
-
     let (mut services, mut rx_queues, mut tx_queues) = (Vec::new(), Vec::new(), Vec::new());
     for port in ports {
         let Started { control, rx, tx } = port.start(&pool)?;
@@ -176,6 +173,13 @@ fn run(args: Args) -> Result<(), Problem> {
     let rx = rx_queues.pop().ok_or("the port has no receive queue")?;
     let tx = tx_queues.into_iter().next().ok_or("the port has no transmit queue")?;
     drop(rx_queues);
+    screen.print(&format!(
+        "pktgen: {} bytes to {destination} from {}, counted on {}; Ctrl-C stops\n{}",
+        frames.size(),
+        names[0],
+        names[names.len() - 1],
+        if models { "note: software models take part, so a rate is the models' rate, not that of a NIC\n" } else { "" }
+    ))?;
 
     let tally = Tally::default();
     let began = Instant::now();
@@ -223,10 +227,12 @@ fn generate(
     let mut cache = pool.cache();
     let (mut outgoing, mut incoming) = (Burst::with_limit(options.burst)?, Burst::with_limit(options.burst)?);
     let (mut made, mut highest) = (0u64, None);
+    // A queue hands its buffers to the device in its first burst.
+    rx.burst(&mut cache, &mut incoming);
+    thread::sleep(SETTLE_TIME);
     let began = Instant::now();
     let mut finished = None;
     loop {
-        // Receiving comes first: a queue hands its buffers to the device in its first burst.
         rx.burst(&mut cache, &mut incoming);
         let (mut received, mut reordered) = (0, 0);
         for packet in incoming.iter() {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::str::FromStr;
+use std::thread;
 
 /// Cores in the order given, without repeats: `2,3`, `2-5`, `0,4-6`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,12 @@ impl FromStr for CoreList {
     }
 }
 
+/// Finds out whether threads can be pinned to these cores.
+pub fn check(cores: &[usize]) -> Result<(), String> {
+    let pinned = |core: usize| thread::spawn(move || pin_to(core)).join().unwrap_or(Err("a thread panicked".into()));
+    cores.iter().try_for_each(|core| pinned(*core))
+}
+
 /// Pins the calling thread to `core`.
 pub fn pin_to(core: usize) -> Result<(), String> {
     // SAFETY: a cpu_set_t is an array of integers, for which all zeroes is a value: the empty set.
@@ -47,7 +54,7 @@ pub fn pin_to(core: usize) -> Result<(), String> {
     match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } {
         0 => Ok(()),
         _ => Err(format!(
-            "--cores: cannot run on core {core}: {}; /sys/devices/system/cpu/online lists the cores there are",
+            "cannot run on core {core}: {}; /sys/devices/system/cpu/online lists the cores there are",
             io::Error::last_os_error()
         )),
     }
