@@ -183,7 +183,7 @@ fn run(args: Args) -> Result<(), Problem> {
 
     let tally = Tally::default();
     let began = Instant::now();
-    let mut outcome = thread::scope(|scope| {
+    let outcome = thread::scope(|scope| {
         let (pool, options, tally) = (&pool, &options, &tally);
         let generator = scope.spawn(move || {
             let outcome = generate(rx, tx, pool, &frames, options, tally);
@@ -194,25 +194,23 @@ fn run(args: Args) -> Result<(), Problem> {
         stop::request();
         watched.and(generator.join().unwrap_or(Err("the sending thread panicked".into())))
     });
-    let seconds = began.elapsed().as_secs_f64();
     let sent = sent(&services);
-    for service in services {
-        outcome = service.stop(STOP_DEADLINE).map(drop).map_err(Problem::from).and(outcome);
-    }
+    let stopped: Result<Vec<Port>, _> = services.into_iter().map(|service| service.stop(STOP_DEADLINE)).collect();
+    let seconds = outcome?.as_secs_f64().max(1e-6);
+    drop(stopped?);
     let lost_buffers = pool.capacity().saturating_sub(pool.available());
     screen.print(&summary(&tally, sent, seconds, options.size))?;
     if options.json {
         let object = json(&tally, sent, seconds, &options, &names, models);
         writeln!(io::stdout(), "{}", object.number("lost_buffers", lost_buffers).finish())?;
     }
-    outcome?;
     match lost_buffers {
         0 => Ok(()),
         lost => Err(format!("{lost} of {} packet buffers did not come back", pool.capacity()).into()),
     }
 }
 
-/// Sends until count, time or a signal ends it, then waits a little for what is on its way.
+/// Sends until count, time or a signal ends it, then waits a little for what is on its way. Returns how long it sent.
 fn generate(
     mut rx: AnyRx,
     mut tx: AnyTx,
@@ -220,7 +218,7 @@ fn generate(
     frames: &Frames,
     options: &Options,
     tally: &Tally,
-) -> Result<(), Problem> {
+) -> Result<Duration, Problem> {
     if let Some(core) = options.core {
         cores::pin_to(core)?;
     }
@@ -252,8 +250,9 @@ fn generate(
         let over = stop::requested() || options.duration.is_some_and(|limit| elapsed >= limit);
         if over || (made == options.count && outgoing.is_empty()) {
             cache.free(&mut outgoing);
-            if elapsed >= *finished.get_or_insert(elapsed) + DRAIN_TIME {
-                return Ok(());
+            let sending = *finished.get_or_insert(elapsed);
+            if elapsed >= sending + DRAIN_TIME {
+                return Ok(sending);
             }
         } else if outgoing.is_empty() {
             let due = options.rate.map_or(u64::MAX, |rate| (elapsed.as_secs_f64() * rate as f64) as u64 + 1);
