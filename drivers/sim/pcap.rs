@@ -57,7 +57,7 @@ impl PcapWire {
                 self.next = 0;
             }
             let Some(frame) = self.input.get(self.next) else { break };
-            if !vf.listening() || !(0..vf.queues()).all(|queue| vf.has_room(queue, frame.len())) {
+            if !vf.takes(frame.len()) {
                 break;
             }
             let arrival: Arrival = vf.receive(frame, env);
@@ -136,6 +136,32 @@ mod tests {
         assert!(error.contains("packet 2") && error.contains("truncated"), "{error}");
         std::fs::write(scratch.path(), b"not a capture").unwrap();
         assert!(read(scratch.path()).unwrap_err().to_string().contains("no pcap file"));
+    }
+
+    #[test]
+    #[cfg(feature = "igbvf")]
+    fn a_recording_reaches_a_port_that_runs_one_of_its_two_queues() {
+        use crate::{Burst, Mempool, Port, PortConfig};
+
+        let scratch = Scratch::new("one-queue");
+        let mut wire = PcapWire::open(None, Some(scratch.path()), false).unwrap();
+        let mac = crate::MacAddr([2, 0, 0, 0, 0, 0x77]);
+        let frames: Vec<Vec<u8>> = (0..3).map(|n| [&mac.0[..], &[n; 54]].concat()).collect();
+        frames.iter().for_each(|frame| wire.send(frame, Duration::ZERO));
+        drop(wire);
+
+        let spec = format!("sim:igbvf?wire=pcap&in={}&mac={mac}", scratch.path()).parse().unwrap();
+        let port = Port::open(&spec, PortConfig::new().queues(1, 1)).unwrap();
+        let pool = Mempool::builder().buffers(port.buffers_needed()).on(&[&port]).unwrap();
+        let mut started = port.start(&pool).unwrap();
+        let (mut cache, mut burst) = (pool.cache(), Burst::new());
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while burst.len() < frames.len() && std::time::Instant::now() < end {
+            started.rx[0].burst(&mut cache, &mut burst);
+            std::thread::yield_now();
+        }
+        let received: Vec<Vec<u8>> = burst.iter().map(|packet| packet.to_vec()).collect();
+        assert_eq!(received, frames);
     }
 
     #[test]

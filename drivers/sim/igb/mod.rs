@@ -684,10 +684,11 @@ impl IgbVf {
         (verdict.hash() as usize % self.rx.len(), verdict)
     }
 
-    /// True while frames can reach the VF at all.
+    /// True while frames can reach the VF, and each receive queue that runs could take one of `len` bytes now.
     #[cfg(feature = "pcap")]
-    pub(super) fn listening(&self) -> bool {
-        self.alive()
+    pub(super) fn takes(&self, len: usize) -> bool {
+        let mut running = (0..self.rx.len()).filter(|&queue| self.rx[queue].ring.enabled).peekable();
+        self.alive() && running.peek().is_some() && running.all(|queue| self.has_room(queue, len))
     }
 
     /// True when a receive queue could take a frame of `len` bytes now.
