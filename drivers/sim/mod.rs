@@ -30,6 +30,8 @@ mod pcap;
 mod rng;
 mod spec;
 mod tap;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod wire;
 mod world;

@@ -42,6 +42,12 @@ impl PcapWire {
         Ok(PcapWire { input, next: 0, again, output })
     }
 
+    /// The frames that are still to come.
+    #[cfg(test)]
+    pub(super) fn take_input(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.input)
+    }
+
     /// Writes a frame that the VF sent. A full disk loses frames, as a full recorder would.
     pub(super) fn send(&mut self, frame: &[u8], now: Duration) {
         if let Some(writer) = &mut self.output {

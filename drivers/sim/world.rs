@@ -32,7 +32,9 @@ const BATCH: usize = 64;
 /// Rounds after which a step ends even if devices are still busy: an endless generator.
 const ROUNDS: usize = 256;
 
-/// Rounds without work after which the thread of the shared world sleeps instead of yielding.
+/// Rounds without work that the thread of the shared world spins (tens of microseconds: a program works off a
+/// ring in that time, and yielding on a busy machine costs milliseconds), and rounds after which it sleeps.
+const SPINS: u32 = 200;
 const PATIENCE: u32 = 2000;
 /// How long it sleeps at first, and at most.
 const NAP: Duration = Duration::from_micros(50);
@@ -421,8 +423,10 @@ impl Inner {
             if idle >= PATIENCE {
                 thread::sleep(nap);
                 nap = (nap * 2).min(NAP_MAX);
-            } else if !busy || self.waiting.load(Ordering::Relaxed) > 0 {
+            } else if idle >= SPINS || self.waiting.load(Ordering::Relaxed) > 0 {
                 thread::yield_now();
+            } else if !busy {
+                std::hint::spin_loop();
             }
         }
     }

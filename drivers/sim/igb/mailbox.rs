@@ -8,11 +8,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::super::fault::{Fault, Faults};
+use super::super::rng::Rng;
 use super::pf::Pf;
 use super::regs;
 
-/// How long the PF takes to act. Drivers poll every 500 us and give up after 1 s (igbvf 3.1).
+/// How long the PF takes to look at its mail. Drivers poll every 500 us and give up after 1 s (igbvf 3.1).
 const PF_LATENCY: Duration = Duration::from_micros(20);
+/// How long it then takes to answer: up to this much longer, so that drivers see ACK and answer in one read or in two.
+const PF_LATENCY_MORE_US: u64 = 1000;
 /// How long the PF waits for a buffer that the VF owns before it looks again.
 const PF_RETRY: Duration = Duration::from_micros(10);
 
@@ -126,7 +129,7 @@ impl Mailbox {
     }
 
     /// Lets the PF do what is due.
-    pub(super) fn step(&mut self, now: Duration, pf: &mut Pf, faults: &Faults) -> Step {
+    pub(super) fn step(&mut self, now: Duration, rng: &mut Rng, pf: &mut Pf, faults: &Faults) -> Step {
         let mut step = Step::default();
         while let Some((due, event)) = self.agenda.front_mut() {
             if *due > now {
@@ -152,7 +155,8 @@ impl Mailbox {
                         && !faults.has(Fault::LoseReply)
                         && !faults.has(Fault::StsWithoutMessage)
                     {
-                        self.agenda.push_front((now + PF_LATENCY, Event::Message(reply)));
+                        let more = Duration::from_micros(rng.below(PF_LATENCY_MORE_US));
+                        self.agenda.push_front((now + PF_LATENCY + more, Event::Message(reply)));
                     }
                 }
                 Event::Acknowledge => {
