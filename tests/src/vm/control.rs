@@ -1,7 +1,7 @@
 //! The control channel: shell scripts go into the guest, their output and exit status come back.
 //!
-//! The other end is `tests/vm/init`, whose head describes the protocol. Base64 in both directions keeps the terminal
-//! out of it: no echo, no line discipline, no byte that means something. Always holds: one request is outstanding at a
+//! The other end is `tests/vm/init`, whose head describes the protocol. Base64 in both directions keeps lines
+//! apart from what they carry. Always holds: one request is outstanding at a
 //! time, every request has a number, and replies to other numbers are dropped. When a reply does not come in time the
 //! channel is broken for good, and every later request says why, because the guest may still be busy with the old one.
 
@@ -10,8 +10,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// How long a reply may take after the guest has killed the script for its own deadline: base64 of a long output
-/// through an emulated serial port (about 200 kB/s were measured) on a machine that others use too.
+/// How long a reply may take after the guest has killed the script for its own deadline: base64 of a long
+/// output in a slow guest, on a machine that others use too.
 const REPLY_GRACE: Duration = Duration::from_secs(60);
 
 /// The longest script that is sent as one request. The guest's shell holds the whole line in memory; larger data goes
@@ -37,7 +37,7 @@ impl Output {
     }
 }
 
-/// The host's end of the second serial port.
+/// The host's end of the virtio port.
 pub(super) struct Control {
     stream: UnixStream,
     received: Vec<u8>,

@@ -74,9 +74,10 @@ impl Guest {
         ))?;
         match self.driver(address)? {
             Some(bound) if bound == driver => Ok(()),
-            other => {
-                Err(Error::new(format!("{address} should be bound to {driver} and is bound to {other:?}\n{}", self.dmesg()?)))
-            }
+            other => Err(Error::new(format!(
+                "{address} should be bound to {driver} and is bound to {other:?}\n{}",
+                self.dmesg()?
+            ))),
         }
     }
 

@@ -142,7 +142,7 @@ impl Guest {
         Ok(output.text().trim().to_owned())
     }
 
-    /// The contents of a file in the guest. Serial speed: fine up to a megabyte.
+    /// The contents of a file in the guest, up to some megabytes.
     pub fn read_file(&self, path: &str) -> Result<Vec<u8>> {
         let output = self.run(&format!("cat {path}"), SHORT)?;
         if output.status != 0 {

@@ -2,7 +2,7 @@
 //! SR-IOV, so that real VFIO, real IOMMU groups and VFs that nobody here wrote judge the drivers on any machine.
 //!
 //! `tests/vm/prepare` installs what is needed and makes the kernel and the base initramfs; [`Guest::boot`] calls it.
-//! A [`Guest`] is one QEMU process, driven through a shell on its second serial port. Its NICs end in TAP devices that
+//! A [`Guest`] is one QEMU process, driven through a shell on a virtio port. Its NICs end in TAP devices that
 //! live in network namespaces ([`Netns`]) of this process. [`Testbed`] puts it together the way most tests need it:
 //!
 //! ```text

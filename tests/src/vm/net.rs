@@ -168,7 +168,8 @@ impl Netns {
         let line = table.lines().find_map(|line| line.trim().strip_prefix(device)?.strip_prefix(':'));
         let line = line.ok_or_else(|| Error::new(format!("no interface {device} in namespace {}", self.label)))?;
         let fields: Vec<u64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-        let [rx_bytes, rx_packets, _, rx_dropped, _, _, _, _, tx_bytes, tx_packets, _, tx_dropped, ..] = fields[..] else {
+        let [rx_bytes, rx_packets, _, rx_dropped, _, _, _, _, tx_bytes, tx_packets, _, tx_dropped, ..] = fields[..]
+        else {
             return Err(Error::new(format!("/proc/net/dev has an unknown form: {line:?}")));
         };
         Ok(DeviceCounters { rx_bytes, rx_packets, rx_dropped, tx_bytes, tx_packets, tx_dropped })
@@ -185,7 +186,8 @@ impl Netns {
             Ok(text) => text,
             Err(error) => error.to_string(),
         };
-        let before = |marker: &str| text.split(marker).next()?.rsplit([' ', '\n', ',']).find(|w| !w.is_empty())?.parse().ok();
+        let before =
+            |marker: &str| text.split(marker).next()?.rsplit([' ', '\n', ',']).find(|w| !w.is_empty())?.parse().ok();
         let (Some(sent), Some(received)) = (before(" packets transmitted"), before(" received")) else {
             return Err(Error::new(format!("ping {to} from namespace {}: {text}", self.label)));
         };
@@ -197,7 +199,11 @@ impl Netns {
     pub fn tcp_to(&self, server: &Netns, address: Ipv4Addr, duration: Duration) -> Result<TcpReport> {
         let address = address.to_string();
         let mut listener = server.command("iperf3");
-        listener.args(["-4", "-s", "-1", "-B", &address]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        listener
+            .args(["-4", "-s", "-1", "-B", &address])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let _listener = Running::spawn(listener)?;
         super::poll("iperf3 to listen", SHORT, Duration::from_millis(20), || {
             let table = server.enter(|| fs::read_to_string("/proc/thread-self/net/tcp"))?;
@@ -252,7 +258,9 @@ impl Tap {
 
     /// Fixes the MAC address behind an IPv4 address, so that nobody asks for it.
     pub fn add_neighbour(&self, address: Ipv4Addr, mac: Mac) -> Result<()> {
-        self.namespace.ip(&format!("neighbour replace {address} lladdr {mac} nud permanent dev {}", self.name)).map(drop)
+        self.namespace
+            .ip(&format!("neighbour replace {address} lladdr {mac} nud permanent dev {}", self.name))
+            .map(drop)
     }
 
     /// Its counters.

@@ -33,9 +33,7 @@ impl Guest {
         );
         self.write_file(&format!("{files}.sh"), body.as_bytes())?;
         self.write_file(&format!("{files}.parent"), parent.as_bytes())?;
-        self.sh(&format!(
-            ": >{log}; start-stop-daemon -S -b -m -p {files}.parent.pid -a /bin/sh -- {files}.parent"
-        ))?;
+        self.sh(&format!(": >{log}; start-stop-daemon -S -b -m -p {files}.parent.pid -a /bin/sh -- {files}.parent"))?;
         self.wait_until(&format!("[ -e {files}.pid ]"), START_TIMEOUT)?;
         let pid = self.sh(&format!("cat {files}.pid"))?;
         let pid = pid.parse().map_err(|_| Error::new(format!("not a process number: {pid:?}")))?;

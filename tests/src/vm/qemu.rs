@@ -80,7 +80,7 @@ impl Qemu {
             .args(["-device", "intel-iommu,intremap=on,caching-mode=on"])
             .args(["-serial", &format!("file:{}", machine.console.display())])
             .args(["-chardev", &format!("socket,id=control,fd={}", machine.control.as_raw_fd())])
-            .args(["-serial", "chardev:control"]);
+            .args(["-device", "virtio-serial-pci,bus=pcie.0,addr=1e.0", "-device", "virtserialport,chardev=control"]);
         for (n, nic) in machine.nics.iter().enumerate() {
             let port = match machine.topology {
                 Topology::Isolated => String::new(),

@@ -123,7 +123,7 @@ impl PacedSender {
             let due = (started.elapsed().as_secs_f64() * f64::from(self.rate)) as u64;
             let until = due.min(next + LARGEST_BURST).min(count);
             while next < until {
-                fill(&mut frame, &pattern, self, next);
+                fill(&mut frame, &pattern, self.destination, self.source, self.stream, next);
                 // SAFETY: the buffer is `frame`, alive and of this length; the kernel copies from it before it returns.
                 let taken = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
                 if taken < 0 {
@@ -268,12 +268,13 @@ enum Verdict {
     Intact(u64),
 }
 
-fn fill(frame: &mut [u8], pattern: &[u8], sender: &PacedSender, sequence: u64) {
-    frame[..6].copy_from_slice(&sender.destination.0);
-    frame[6..12].copy_from_slice(&sender.source.0);
+fn fill(frame: &mut [u8], pattern: &[u8], destination: Mac, source: Mac, stream: u32, sequence: u64) {
+    let length = frame.len() as u16;
+    frame[..6].copy_from_slice(&destination.0);
+    frame[6..12].copy_from_slice(&source.0);
     frame[12..14].copy_from_slice(&ETHER_TYPE.to_be_bytes());
-    frame[14..18].copy_from_slice(&sender.stream.to_be_bytes());
-    frame[18..20].copy_from_slice(&(sender.frame_len as u16).to_be_bytes());
+    frame[14..18].copy_from_slice(&stream.to_be_bytes());
+    frame[18..20].copy_from_slice(&length.to_be_bytes());
     frame[20..28].copy_from_slice(&sequence.to_be_bytes());
     frame[28..36].copy_from_slice(&(!sequence).to_be_bytes());
     let payload = &mut frame[HEADER..];
@@ -375,4 +376,37 @@ fn overrun(socket: &OwnedFd) -> io::Result<u64> {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, to, &mut size)
     };
     if got == 0 { Ok(u64::from(statistics.tp_drops)) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_any_byte_behind_the_addresses_is_noticed() {
+        let frame_of = |sequence| {
+            let mut frame = vec![0; 100];
+            fill(&mut frame, &pattern(), Mac([1; 6]), Mac([2; 6]), 7, sequence);
+            frame
+        };
+        let pattern = pattern();
+        let intact = frame_of(123_456);
+        assert!(matches!(check(&intact, &pattern, 7), Verdict::Intact(123_456)));
+        assert!(matches!(check(&intact, &pattern, 8), Verdict::Other));
+        for at in 18..intact.len() {
+            let mut changed = intact.clone();
+            changed[at] ^= 0x10;
+            assert!(matches!(check(&changed, &pattern, 7), Verdict::Corrupt), "byte {at}");
+        }
+        for length in [0, 14, 35, 60, 99] {
+            assert!(matches!(check(&intact[..length], &pattern, 7), Verdict::Corrupt), "length {length}");
+        }
+        let mut longer = intact.clone();
+        longer.push(0);
+        assert!(matches!(check(&longer, &pattern, 7), Verdict::Corrupt));
+        // The payload of one frame under the head of another.
+        let mut mixed = frame_of(123_457);
+        mixed[HEADER..].copy_from_slice(&intact[HEADER..]);
+        assert!(matches!(check(&mixed, &pattern, 7), Verdict::Corrupt));
+    }
 }
