@@ -207,10 +207,9 @@ impl Mailbox {
         there
     }
 
-    /// True while the PF is in reset, or said just now that it has finished one. Consumes the latter.
+    /// True while the PF is in reset, or said at this very read that it has finished one.
     pub(super) fn pf_resets<B: Bus>(&mut self, bus: &mut B) -> Result<bool> {
-        let level = self.poll(bus)?.contains(V2pMailbox::RSTI);
-        Ok(self.take(V2pMailbox::RSTD) | level)
+        Ok(self.poll(bus)?.intersects(V2pMailbox::RSTI | V2pMailbox::RSTD))
     }
 
     /// One attempt to own the buffer.

@@ -3,8 +3,8 @@
 //! Owns the bus, the mailbox, and what was programmed into the function (which rings run, which address is in force).
 //! The port framework calls it, always from the thread that holds the port or its control; the queues' own threads
 //! get doorbells and nothing else. What always holds: every wait has a deadline, reads of all ones end in
-//! [`Error::Gone`] or [`Health::Gone`], a failed `reset` leaves interrupts masked and rings off as far as the function
-//! obeyed, and a ring is checked against the part's limits before its address reaches a register.
+//! [`Error::Gone`] or [`Health::Gone`], a `reset` that fails with [`Error::Timeout`] has silenced the function all the same
+//! (only the PF does not answer), and a ring is checked against the part's limits before its address reaches a register.
 #![forbid(unsafe_code)]
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -33,7 +33,8 @@ const DESCRIPTOR: u32 = 16;
 const RING_ALIGN: u64 = 128;
 /// Bytes of a frame besides its MTU: Ethernet header and FCS, and two VLAN tags (fact sheet igbvf 3.3, LPE).
 const FRAME_OVERHEAD: u32 = 18 + 4 + 4;
-/// Highest VLAN id that a station may use (IEEE 802.1Q: 0 is priority only, 4095 reserved).
+/// Highest VLAN id that a station may use (IEEE 802.1Q reserves 4095). Adding id 0 switches tag stripping off, which
+/// any other id switches on (fact sheet igbvf 3.3).
 const VID_MAX: u16 = 4094;
 
 /// How long PF reset indications may stay after CTRL.RST: 200 polls of 5 us (fact sheet igbvf 3.4 step 2).
@@ -192,8 +193,12 @@ impl<B: Bus> Igbvf<B> {
         let ctrl = self.read(CTRL)?;
         self.write(CTRL, ctrl | CTRL_RST);
         if !self.queues_stopped()? {
+            // No timeout, which would mean that the function is silent and only its PF does not answer.
             let ms = DISABLE_DEADLINE.as_millis();
-            return Err(Error::timeout(self.bus.name(), format!("a queue still runs {ms} ms after CTRL.RST")));
+            return Err(Error::device(
+                self.bus.name(),
+                format!("a queue still runs {ms} ms after CTRL.RST; remove the VF and create it again on the host"),
+            ));
         }
         self.bus.pause(DRAIN);
         Ok(())
@@ -409,8 +414,8 @@ impl<B: Bus> Device for Igbvf<B> {
     }
 
     fn set_vlan(&mut self, vid: u16, on: bool) -> Result<()> {
-        if !(1..=VID_MAX).contains(&vid) {
-            return Err(Error::Config(format!("{}: VLAN ids are 1 to {VID_MAX}, not {vid}", self.bus.name())));
+        if vid > VID_MAX {
+            return Err(Error::Config(format!("{}: VLAN ids are 0 to {VID_MAX}, not {vid}", self.bus.name())));
         }
         if !self.ask(Message::Vlan { vid, on })? {
             return Err(self.refused(format!(

@@ -38,9 +38,15 @@ pub(super) struct Fake {
     pub(super) bar_len: u32,
     pub(super) regs: Vec<u32>,
     pub(super) time: Duration,
-    /// Register reads so far, and the one from which on the device is gone.
+    /// What one register access takes.
+    pub(super) access_time: Duration,
+    /// Register reads so far, the one from which on the device is gone, and what it reads then: all ones, or 0 after a
+    /// reset that took the BARs and bus mastering away.
     pub(super) reads: u64,
     pub(super) dead_from: Option<u64>,
+    pub(super) dead_value: u32,
+    /// Queues that ignore writes of their ENABLE bit.
+    pub(super) queues_stick: bool,
     pub(super) bus_master: bool,
     pub(super) removal: bool,
     pub(super) actions: Vec<Action>,
@@ -51,9 +57,11 @@ pub(super) struct Fake {
     pub(super) clear_to_send: bool,
     /// Message ids that the PF does not permit.
     pub(super) refuses: Vec<u32>,
+    /// The answer to a reset has CTS.
+    pub(super) eager_clear_to_send: bool,
     /// Sent just before every answer.
     pub(super) crossing: Option<u32>,
-    /// Sent in place of every answer, for ever.
+    /// Sent in place of every answer, again as soon as it is read.
     pub(super) flood: Option<u32>,
     /// Every message of the VF.
     pub(super) requests: Vec<Vec<u32>>,
@@ -69,8 +77,11 @@ impl Fake {
             bar_len: 0x4000,
             regs: vec![0; 0x1000],
             time: Duration::ZERO,
+            access_time: Duration::from_nanos(100),
             reads: 0,
             dead_from: None,
+            dead_value: u32::MAX,
+            queues_stick: false,
             bus_master: false,
             removal: false,
             actions: Vec::new(),
@@ -79,6 +90,7 @@ impl Fake {
             answers: true,
             clear_to_send: false,
             refuses: Vec::new(),
+            eager_clear_to_send: false,
             crossing: None,
             flood: None,
             requests: Vec::new(),
@@ -134,7 +146,7 @@ impl Fake {
                 self.pf_says(&words);
             }
             if let Some(word) = self.flood.filter(|_| bits & PFSTS != 0) {
-                self.coming.push((self.time + Duration::from_micros(700), PFSTS, vec![word]));
+                self.coming.push((self.time + Duration::from_nanos(50), PFSTS, vec![word]));
             }
         }
     }
@@ -156,12 +168,13 @@ impl Fake {
             after(200, PFACK, vec![]);
         }
         let id = word0 & 0xFFFF;
+        let cts = if self.eager_clear_to_send { CTS } else { 0 };
         let answer = match id {
             1 => match self.mac {
                 Some(MacAddr([a, b, c, d, e, f])) => {
-                    vec![ACK | 1, u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, 0, 0])]
+                    vec![ACK | cts | 1, u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, 0, 0])]
                 }
-                None => vec![NACK | 1],
+                None => vec![NACK | cts | 1],
             },
             _ if !self.clear_to_send => vec![NACK],
             // Stock PFs honour all-multicast, clear its bit, and refuse what is left.
@@ -205,9 +218,9 @@ impl Bus for Fake {
 
     fn read32(&mut self, Reg(offset): Reg) -> u32 {
         self.reads += 1;
-        self.elapse(Duration::from_nanos(100));
+        self.elapse(self.access_time);
         if self.dead() {
-            return u32::MAX;
+            return self.dead_value;
         }
         let value = self.get(offset);
         match offset {
@@ -220,14 +233,16 @@ impl Bus for Fake {
     }
 
     fn write32(&mut self, Reg(offset): Reg, value: u32) {
-        self.elapse(Duration::from_nanos(100));
+        self.elapse(self.access_time);
         if self.dead() {
             return;
         }
         self.actions.push(Action::Write(offset, value));
         match offset {
+            0x2828 | 0x2928 | 0x3828 | 0x3928 if self.queues_stick => (),
             0x0000 if value & 1 << 26 != 0 => {
-                for n in 0..2 {
+                let stuck = self.queues_stick;
+                for n in (0..2).filter(|_| !stuck) {
                     self.set(0x2828 + 0x100 * n, 0);
                     self.set(0x3828 + 0x100 * n, 0);
                 }
@@ -280,7 +295,7 @@ impl Bus for Fake {
     }
 
     fn bus_master(&mut self) -> Result<bool> {
-        Ok(self.bus_master || self.dead())
+        Ok(if self.dead() { self.dead_value != 0 } else { self.bus_master })
     }
 
     fn set_bus_master(&mut self, on: bool) -> Result<()> {

@@ -102,6 +102,16 @@ fn opening_touches_no_register() {
 }
 
 #[test]
+fn a_queue_that_never_stops_fails_the_reset_before_the_pf_is_told() {
+    let mut vf = Igbvf::open(Fake { queues_stick: true, ..Fake::new(0x10CA) }).unwrap();
+    let (result, time) = elapsed(&mut vf, |vf| vf.reset(true));
+    // Not a timeout: those promise a silent function.
+    assert!(matches!(result, Err(Error::Device { reason, .. }) if reason.contains("CTRL.RST")));
+    assert!(time >= 20 * MS && time < 30 * MS, "{time:?}");
+    assert_eq!(vf.fake().requests.len(), 0);
+}
+
+#[test]
 fn reset_silences_first_and_then_shakes_hands() {
     let mut vf = ready();
     assert_eq!(vf.mac(), MacAddr([0x02, 0, 0, 0xAA, 0xBB, 0xCC]));
@@ -119,6 +129,7 @@ fn reset_silences_first_and_then_shakes_hands() {
     ];
     assert!(order.is_sorted(), "{actions:x?}");
     assert_eq!(vf.fake().requests, [[1]]);
+    assert!(vf.fake().time >= 10 * MS, "the PF is given time to answer");
     // The reset left the function quiet: no queue, no vector.
     for offset in [0x2828, 0x2928, 0x3828, 0x3928, 0x152C, 0x1530] {
         assert_eq!(vf.fake().get(offset), 0, "{offset:#x}");
@@ -165,6 +176,15 @@ fn without_an_assigned_address_a_random_one_is_kept_and_asked_for() {
 }
 
 #[test]
+fn clear_to_send_in_the_answer_to_a_reset_is_tolerated() {
+    for mac in [None, Some(mac(7))] {
+        let mut vf = Igbvf::open(Fake { mac, eager_clear_to_send: true, ..Fake::new(0x10CA) }).unwrap();
+        vf.reset(true).unwrap();
+        assert!(mac.is_none_or(|mac| mac == vf.mac()));
+    }
+}
+
+#[test]
 fn settings_reach_the_pf_in_order() {
     let mut vf = ready();
     vf.fake().requests.clear();
@@ -206,6 +226,25 @@ fn a_pf_stuck_in_reset_is_a_timeout_to_be_tried_again() {
     vf.fake().set(0xC40, RSTD);
     vf.reset(true).unwrap();
     assert_eq!(vf.check(), UP);
+    // A reset that failed half way leaves a function that needs another one, even once the PF is back.
+    vf.fake().set(0xC40, RSTI);
+    assert!(is_timeout(vf.reset(false)));
+    vf.fake().set(0xC40, 0);
+    assert_eq!(vf.check(), Health::Resetting);
+    assert!(is_timeout(vf.set_vlan(5, true)));
+}
+
+#[test]
+fn the_end_of_a_pf_reset_just_before_the_handshake_costs_no_second_one() {
+    let mut vf = running();
+    // While the PF takes the request: it is acknowledged 200 us after it was sent.
+    let soon = vf.fake().time + Duration::from_micros(250);
+    vf.fake().coming.push((soon, RSTD, vec![]));
+    vf.reset(false).unwrap();
+    assert_eq!(vf.check(), UP);
+    // After the answer it is news.
+    vf.fake().set(0xC40, RSTD);
+    assert_eq!(vf.check(), Health::Resetting);
 }
 
 #[test]
@@ -244,6 +283,8 @@ fn a_mailbox_that_the_pf_never_lets_go_of_is_given_up() {
 #[test]
 fn a_pf_that_only_ever_pings_does_not_hold_the_caller() {
     let mut vf = ready();
+    // Slow accesses, so that the second passes in few of them.
+    vf.fake().access_time = Duration::from_micros(50);
     vf.fake().flood = Some(0x100 | CTS);
     let (result, time) = elapsed(&mut vf, |vf| vf.set_vlan(5, true));
     assert!(is_timeout(result) && time < SECOND + 10 * MS, "{time:?}");
@@ -291,9 +332,7 @@ fn refusals_teach_and_are_no_transport_failure() {
 fn requests_that_make_no_sense_are_not_sent() {
     let mut vf = ready();
     let sent = vf.fake().requests.len();
-    for result in
-        [vf.set_mac(MacAddr::ZERO), vf.set_mac(MacAddr::BROADCAST), vf.set_vlan(0, true), vf.set_vlan(4095, true)]
-    {
+    for result in [vf.set_mac(MacAddr::ZERO), vf.set_mac(MacAddr::BROADCAST), vf.set_vlan(4095, true)] {
         assert!(matches!(result, Err(Error::Config(_))), "{result:?}");
     }
     assert_eq!(vf.fake().requests.len(), sent);
@@ -341,6 +380,11 @@ fn a_device_that_vanishes_at_any_read_is_gone_and_never_hangs() {
         let result = vf.reset(true).and_then(|()| start(&mut vf)).and_then(|()| vf.set_multicast(&groups(31)));
         (result, vf)
     };
+    // Each call by itself, to its last read.
+    for k in 0..ready().fake().reads {
+        let mut vf = Igbvf::open(Fake { dead_from: Some(k + 1), ..Fake::new(0x10CA) }).unwrap();
+        assert!(matches!(vf.reset(true), Err(Error::Gone { .. })), "read {k} of a reset");
+    }
     let (result, mut vf) = life(None);
     result.unwrap();
     let reads = vf.fake().reads;
@@ -369,9 +413,27 @@ fn a_device_that_vanishes_at_any_read_is_gone_and_never_hangs() {
 }
 
 #[test]
+fn a_bar_that_reads_zero_from_any_read_on_is_seen_and_never_hangs() {
+    let life = |dead_from| {
+        let mut vf = Igbvf::open(Fake { dead_from, dead_value: 0, ..Fake::new(0x10CA) }).unwrap();
+        let result = vf.reset(true).and_then(|()| start(&mut vf));
+        (result, vf)
+    };
+    let reads = life(None).1.fake().reads;
+    for k in 0..reads {
+        let (result, mut vf) = life(Some(k + 1));
+        assert!(matches!(result, Ok(()) | Err(Error::Timeout { .. })), "read {k}: {result:?}");
+        assert!(vf.fake().time < 3 * SECOND, "read {k}");
+        assert_eq!(vf.check(), Health::Resetting, "read {k}");
+        assert_eq!(vf.counters(), Default::default(), "read {k}");
+    }
+}
+
+#[test]
 fn pings_are_answered_and_one_without_clear_to_send_means_reset() {
     let mut vf = running();
     let acks = vf.fake().acks;
+    assert_eq!(acks as usize, vf.fake().requests.len(), "every answer is acknowledged");
     vf.fake().pf_says(&[0x100 | CTS]);
     assert_eq!(vf.check(), UP);
     assert_eq!(vf.fake().acks, acks + 1);
@@ -414,9 +476,11 @@ fn a_message_seen_before_a_request_is_neither_its_answer_nor_lost() {
 
     let mut vf = running();
     // A stale answer that looks like the one to come.
+    let acks = vf.fake().acks;
     vf.fake().refuses = vec![4];
     vf.fake().pf_says(&[0x0001_0004 | ACK | CTS]);
     assert!(vf.set_vlan(5, true).is_err());
+    assert_eq!(vf.fake().acks, acks + 1, "only the answer is read");
     assert_eq!(vf.check(), UP);
 }
 

@@ -178,6 +178,14 @@ fn counters_survive_wraps_resets_and_a_device_that_reads_zero() {
     assert_eq!(wrapped(vf.counters()), expected);
     assert_eq!(wrapped(vf.counters()), expected, "reading does not count");
 
+    // The BAR is lost in the middle of a sample.
+    for k in 0..14 {
+        let reads = vf.fake().reads;
+        (vf.fake().dead_from, vf.fake().dead_value) = (Some(reads + k), 0);
+        assert_eq!(wrapped(vf.counters()), expected, "read {k}");
+    }
+    (vf.fake().dead_from, vf.fake().dead_value) = (None, u32::MAX);
+
     // A PF reset: everything reads 0, then the registers start anew.
     let regs = vf.fake().regs.clone();
     vf.fake().regs.fill(0);
