@@ -75,7 +75,7 @@ fn verdict(status: u64, checked: u64, wrong: u64) -> Checksum {
 
 // SAFETY: DD is bit 0 of dword 2, which is bit 0 of word 1. The device stores the frame first and writes the descriptor
 // back with DD afterwards (fact sheet igbvf 4.2); an armed descriptor has word 1, the header address, all 0
-// (4.1), so DD reads 0 until then. `len` is PKT_LEN as stored, dword 3 bits 15:0.
+// (4.1), so DD reads 0 until then. `len` is PKT_LEN as stored, the bit field 15:0 of dword 3.
 unsafe impl RxFormat for IgbRx {
     const WORDS: usize = 2;
     const STATUS: usize = 1;
