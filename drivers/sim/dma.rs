@@ -198,7 +198,12 @@ impl DmaSpace {
         self.armed.retain(|_, (_, by)| (by.port, by.ring, by.queue) != (port, ring, queue));
     }
 
-    /// A buffer of this port that lies in `start..end` and is armed.
+    /// Forgets every buffer.
+    pub(super) fn disarm_all(&mut self) {
+        self.armed.clear();
+    }
+
+    /// A buffer that lies in `start..end` and is armed.
     pub(super) fn armed_within(&self, start: u64, end: u64) -> Option<ArmedBy> {
         self.armed.range(start..end).next().map(|(_, (_, by))| *by)
     }

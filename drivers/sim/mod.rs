@@ -3,7 +3,7 @@
 //! The models exist so that every program and test runs on any machine, and so that faults can be rehearsed. They are
 //! written from the hardware fact sheets only and share no constant with a driver. They check the driver: device access outside a
 //! mapping, a tail past the armed range, a descriptor that the datasheet forbids and many more are *violations*, kept
-//! with the seed and the last register accesses ([`World::violations`]).
+//! with the seed and the last register accesses ([`World::violations`]); the shared world also prints them.
 //!
 //! Programs open models by spec: `sim:igbvf?wire=gen&size=60`, `sim:igbvf?wire=pair:a`, `sim:igbvf?wire=tap:tap0`. Tests make
 //! a [`World::stepped`], whose time is virtual, add ports to it, and open them by [`World::spec`].

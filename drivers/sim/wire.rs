@@ -175,15 +175,17 @@ impl Generator {
             Some(rate) => self.due(rate, env.now).min(limit),
         };
         let mut touched = [false; 2];
-        let mut made = 0;
+        let (mut made, mut taken) = (0, 0);
         while made < due {
             let (frame, queue, verdict) = &self.templates[self.next];
-            if self.rate.is_none() && !vf.has_room(*queue, frame.len()) {
+            // Unbounded, it waits for a ring that is full, but not for a queue that the driver did not start.
+            if self.rate.is_none() && !vf.has_room(*queue, frame.len()) && !vf.left_out(*queue) {
                 break;
             }
             if vf.place(*queue, frame, *verdict, env) {
                 counters.arrived(Arrival::Taken, frame.len());
                 touched[*queue] = true;
+                taken += 1;
             } else {
                 counters.arrived(Arrival::Dropped, frame.len());
             }
@@ -194,7 +196,7 @@ impl Generator {
         for (queue, _) in touched.iter().enumerate().filter(|(_, t)| **t) {
             vf.received(queue);
         }
-        made
+        taken
     }
 
     fn template(&self, flow: u16, vf: &IgbVf) -> (Vec<u8>, usize, Verdict) {

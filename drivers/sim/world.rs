@@ -36,11 +36,13 @@ const ROUNDS: usize = 256;
 /// ring in that time, and yielding on a busy machine costs milliseconds), and rounds after which it sleeps.
 const SPINS: u32 = 200;
 const PATIENCE: u32 = 2000;
+/// How often it yields to a thread that waits for the lock.
+const COURTESY: u32 = 1000;
 /// How long it sleeps at first, and at most.
 const NAP: Duration = Duration::from_micros(50);
 const NAP_MAX: Duration = Duration::from_millis(1);
 
-/// One modelled port of a [`World`].
+/// One modelled port of a [`World`]. Methods of a world panic when they are given a port that it does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PortId(pub(super) usize);
 
@@ -329,7 +331,10 @@ impl World {
 
     /// For benchmarks: stops tracking every armed buffer, which costs more than what is measured.
     pub fn bench_relax(&self) {
-        self.with(|state| state.env.strict = false);
+        self.with(|state| {
+            state.env.strict = false;
+            state.env.dma.disarm_all();
+        });
     }
 
     /// Marks a port as opened by a driver.
@@ -423,10 +428,17 @@ impl Inner {
             if idle >= PATIENCE {
                 thread::sleep(nap);
                 nap = (nap * 2).min(NAP_MAX);
-            } else if idle >= SPINS || self.waiting.load(Ordering::Relaxed) > 0 {
+            } else if idle >= SPINS {
                 thread::yield_now();
             } else if !busy {
                 std::hint::spin_loop();
+            }
+            // Let in who waits: the lock is not fair, and this thread would have it again before the other woke up.
+            for _ in 0..COURTESY {
+                if self.waiting.load(Ordering::Relaxed) == 0 {
+                    break;
+                }
+                thread::yield_now();
             }
         }
     }

@@ -484,6 +484,11 @@ impl IgbVf {
         self.alive() && running.peek().is_some() && running.all(|queue| self.has_room(queue, len))
     }
 
+    /// True while other receive queues are enabled and this one is not.
+    pub(super) fn left_out(&self, queue: usize) -> bool {
+        !self.rx[queue].ring.enabled && self.rx.iter().any(|q| q.ring.enabled)
+    }
+
     /// True when a receive queue could take a frame of `len` bytes now.
     #[inline]
     pub(super) fn has_room(&self, queue: usize, len: usize) -> bool {

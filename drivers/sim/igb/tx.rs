@@ -90,15 +90,17 @@ impl TxQueue {
 
     pub(super) fn check_enable(&mut self, env: &Env) -> Result<(), String> {
         self.ring.check_enable(env)?;
-        let problem = if self.ring.dca & regs::TXCTL_WB_RO != 0 {
-            "tx queue enabled with TXCTL bit 11 set: write-backs could pass each other"
-        } else if self.tdwbal != 0 || self.tdwbah != 0 {
-            "tx queue enabled without writing 0 to TDWBAL and TDWBAH: head write-back goes where the last user left it"
-        } else {
-            return Ok(());
-        };
-        self.ring.halted = true;
-        Err(problem.into())
+        if self.tdwbal != 0 || self.tdwbah != 0 {
+            self.ring.halted = true;
+            return Err("tx queue enabled without writing 0 to TDWBAL and TDWBAH: \
+                 head write-back goes where the last user left it"
+                .into());
+        }
+        if self.ring.dca & regs::TXCTL_WB_RO != 0 {
+            // Works here, as it mostly does on silicon.
+            return Err("tx queue enabled with TXCTL bit 11 set: write-backs could pass each other".into());
+        }
+        Ok(())
     }
 
     /// Sends the next frame of the ring: `emit` gets each frame that goes out (several with TSO) and its length. With

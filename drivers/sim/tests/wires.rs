@@ -74,6 +74,20 @@ fn an_unbounded_generator_fills_the_ring_and_waits() {
 }
 
 #[test]
+fn an_unbounded_generator_is_not_held_up_by_a_queue_that_does_not_run() {
+    let world = World::stepped(7);
+    let options = IgbOptions { rss: true, ..options(Part::I82576) };
+    let id = world.add(options, Wire::Generator(Generator::new(60, None, 16)), |_| "gen".into());
+    let mut rig = Rig::attach(&world, PortId(id));
+    rig.bring_up();
+    rig.pause(Duration::from_millis(1));
+    let counters = world.wire_counters(rig.port);
+    assert_eq!(counters.received_frames, 63);
+    assert!(counters.dropped_frames > 0, "those of queue 1");
+    rig.end_clean();
+}
+
+#[test]
 fn bench_hooks_complete_descriptors() {
     let mut rig = Rig::running(Part::I82576);
     assert_eq!(rig.world.bench_fill_rx(rig.port, 0, 5), 5);
