@@ -172,6 +172,13 @@ unsafe impl TxFormat for IgbTx {
     }
 
     #[inline(always)]
+    fn whole(iova: u64, len: u16) -> [u64; 2] {
+        // DTALEN and PAYLEN are the same number at bits 0 and 46: one multiplication puts it in both.
+        const BOTH: u64 = 1 | 1 << tx::PAYLEN_SHIFT;
+        [iova, (tx::DATA | 1 << tx::EOP_SHIFT) + u64::from(len) * BOTH]
+    }
+
+    #[inline(always)]
     fn data_offload(iova: u64, len: u32, total: u32, last: bool, report: bool, info: &TxInfo, context: u8) -> [u64; 2] {
         // A TSO frame without payload has nothing to segment, and PAYLEN 0 would look malicious: send it as it is.
         let headers = headers(info);

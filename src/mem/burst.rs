@@ -228,18 +228,23 @@ impl Burst {
         self.tx_valid = self.tx_valid.min(len);
     }
 
-    /// Room behind the packets, for a ring that fills it.
+    /// Room behind the packets and for their metadata, for a ring that fills it.
     #[inline(always)]
-    pub(crate) fn spare(&mut self) -> &mut [MaybeUninit<PacketBuf>] {
-        self.packets.get_mut(self.len..).unwrap_or(&mut [])
+    pub(crate) fn spare(&mut self) -> (&mut [MaybeUninit<PacketBuf>], &mut [RxInfo]) {
+        let len = self.len;
+        (self.packets.get_mut(len..).unwrap_or(&mut []), self.rx.get_mut(len..).unwrap_or(&mut []))
     }
 
-    /// Counts `count` packets that were written to [`spare`](Self::spare).
+    /// Counts `count` packets that were written to [`spare`](Self::spare); with `INFO`, their metadata was too.
     ///
     /// # Safety
     /// The first `count` places of `spare` have been written with packets that the caller owned.
     #[inline(always)]
-    pub(crate) unsafe fn grow(&mut self, count: usize) {
+    pub(crate) unsafe fn grow<const INFO: bool>(&mut self, count: usize) {
+        if INFO {
+            self.fill_rx(self.len);
+            self.rx_valid = self.len + count;
+        }
         self.len += count;
     }
 

@@ -53,7 +53,7 @@ impl PoolCache {
     #[cold]
     fn refill(&mut self, want: usize) {
         // Up to half the cache, so that neither a run of takes nor a run of puts goes to the depot each time.
-        let target = want.next_multiple_of(MAGAZINE).max(CACHE_SIZE / 2).min(CACHE_SIZE);
+        let target = want.next_multiple_of(MAGAZINE).clamp(CACHE_SIZE / 2, CACHE_SIZE);
         if target > self.len {
             self.len += self.pool.depot().take(&mut self.stock[self.len..target]);
         }
@@ -66,6 +66,18 @@ impl PoolCache {
         self.len = end.saturating_sub(count);
         // `get` instead of an index: the data path has no panic, and `len` never exceeds the array.
         self.stock.get(self.len..end).unwrap_or(&[])
+    }
+
+    /// The `count` newest buffers, the newest last; [`consume`](Self::consume) takes them.
+    #[inline(always)]
+    pub(crate) fn newest(&self, count: usize) -> &[u32] {
+        self.stock.get(self.len.saturating_sub(count)..self.len).unwrap_or(&[])
+    }
+
+    /// Takes the `count` newest buffers, which the caller has used.
+    #[inline(always)]
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.len = self.len.saturating_sub(count);
     }
 
     /// Puts back free buffers.

@@ -7,6 +7,7 @@
 //! ring has any of these buffers.
 
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
 
@@ -65,6 +66,35 @@ impl PacketBuf {
     #[inline(always)]
     pub(crate) unsafe fn from_parts(addr: usize, index: u32, len: u16, tag: u16) -> PacketBuf {
         PacketBuf { addr, index, len, tag }
+    }
+
+    /// Writes the length of a packet to be; [`write_rest`](Self::write_rest) makes it one.
+    #[inline(always)]
+    pub(crate) fn write_len(place: &mut MaybeUninit<PacketBuf>, len: u16) {
+        // SAFETY: a field inside the place; nothing is read.
+        unsafe { (&raw mut (*place.as_mut_ptr()).len).write(len) };
+    }
+
+    /// Completes a packet whose length was written: the data of buffer `index`, which begins at `base + index * stride`.
+    ///
+    /// # Safety
+    /// `write_len` was called on this place; the caller owns buffer `index` of the unchained pool `tag` and gives it up;
+    /// the data address and the length lie inside the buffer.
+    #[inline(always)]
+    pub(crate) unsafe fn write_rest(
+        place: &mut MaybeUninit<PacketBuf>,
+        base: usize,
+        stride: usize,
+        index: u32,
+        tag: u16,
+    ) {
+        let packet = place.as_mut_ptr();
+        // SAFETY: fields inside the place.
+        unsafe {
+            (&raw mut (*packet).index).write(index);
+            (&raw mut (*packet).tag).write(tag);
+            (&raw mut (*packet).addr).write(base + index as usize * stride);
+        }
     }
 
     /// Address, index, length and tag; the buffers are the caller's now.

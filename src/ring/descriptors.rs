@@ -24,7 +24,7 @@ impl Descriptors {
     /// `count` words at `offset` in the region; `None` when they do not lie inside it, 8-byte aligned.
     pub(crate) fn new(region: Arc<HugeRegion>, offset: usize, count: usize) -> Option<Descriptors> {
         let end = count.checked_mul(8).and_then(|bytes| offset.checked_add(bytes))?;
-        if end > region.len() || offset % 8 != 0 {
+        if end > region.len() || !offset.is_multiple_of(8) {
             return None;
         }
         let at = std::ptr::with_exposed_provenance_mut::<AtomicU64>(region.addr() + offset);
@@ -39,26 +39,21 @@ impl Descriptors {
         self.count
     }
 
-    /// The word at `index`.
-    ///
-    /// # Safety
-    /// `index` is below the count of words.
+    /// The ring's words for a loop to keep in a register. Used only while `self` lives.
     #[inline(always)]
-    unsafe fn word(&self, index: usize) -> &AtomicU64 {
-        debug_assert!(index < self.count);
-        // SAFETY: inside the region (this function's contract and `new`), which we keep alive; mapped memory is always
-        // a valid u64; the device's own accesses are those of another agent on an atomic.
-        unsafe { self.words.add(index).as_ref() }
+    pub(crate) fn words(&self) -> Words {
+        Words(self.words)
     }
 
-    /// Loads a word without ordering.
+    /// As [`Words::load`].
     ///
     /// # Safety
     /// `index` is below the count of words.
     #[inline(always)]
     pub(crate) unsafe fn load(&self, index: usize) -> u64 {
-        // SAFETY: the caller's contract.
-        u64::from_le(unsafe { self.word(index) }.load(Ordering::Relaxed))
+        debug_assert!(index < self.count);
+        // SAFETY: the caller's contract, and `self` lives.
+        unsafe { self.words().load(index) }
     }
 
     /// Loads a word; what the device wrote before it is visible afterwards.
@@ -67,16 +62,55 @@ impl Descriptors {
     /// `index` is below the count of words.
     #[inline(always)]
     pub(crate) unsafe fn load_acquire(&self, index: usize) -> u64 {
-        // SAFETY: the caller's contract.
-        u64::from_le(unsafe { self.word(index) }.load(Ordering::Acquire))
+        debug_assert!(index < self.count);
+        // SAFETY: the caller's contract, and `self` lives.
+        u64::from_le(unsafe { self.words().word(index) }.load(Ordering::Acquire))
     }
 
-    /// Stores a word. The doorbell that tells the device of it is a release store.
+    /// As [`Words::store`].
     ///
     /// # Safety
     /// `index` is below the count of words.
     #[inline(always)]
     pub(crate) unsafe fn store(&self, index: usize, value: u64) {
+        debug_assert!(index < self.count);
+        // SAFETY: the caller's contract, and `self` lives.
+        unsafe { self.words().store(index, value) };
+    }
+}
+
+/// The address of a ring's first word.
+#[derive(Clone, Copy)]
+pub(crate) struct Words(NonNull<AtomicU64>);
+
+impl Words {
+    /// The word at `index`.
+    ///
+    /// # Safety
+    /// `index` is below the count of words of the [`Descriptors`] that this came from, which lives for `'a`.
+    #[inline(always)]
+    unsafe fn word<'a>(self, index: usize) -> &'a AtomicU64 {
+        // SAFETY: inside the region (this function's contract and `Descriptors::new`), which the descriptors keep alive;
+        // mapped memory is always a valid u64; the device's own accesses are those of another agent on an atomic.
+        unsafe { self.0.add(index).as_ref() }
+    }
+
+    /// Loads a word without ordering.
+    ///
+    /// # Safety
+    /// `index` is below the count of words, and the [`Descriptors`] that this came from lives.
+    #[inline(always)]
+    pub(crate) unsafe fn load(self, index: usize) -> u64 {
+        // SAFETY: the caller's contract.
+        u64::from_le(unsafe { self.word(index) }.load(Ordering::Relaxed))
+    }
+
+    /// Stores a word. The doorbell that tells the device of it is a release store.
+    ///
+    /// # Safety
+    /// `index` is below the count of words, and the [`Descriptors`] that this came from lives.
+    #[inline(always)]
+    pub(crate) unsafe fn store(self, index: usize, value: u64) {
         // SAFETY: the caller's contract.
         unsafe { self.word(index) }.store(value.to_le(), Ordering::Relaxed);
     }

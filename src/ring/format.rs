@@ -13,7 +13,7 @@ use crate::mem::{RxInfo, TxInfo};
 /// `DONE` must be a bit of word `STATUS` that the device sets only after the buffer and the other words are written
 /// and that reads 0 in an armed descriptor; `len` must return what the device stored, unaltered. The ring checks the
 /// length against the buffer, so a lying device is harmless, but a wrong `DONE` hands out buffers that the device
-/// still writes.
+/// still writes. `len` must be a bit field: the length of two status words ORed is the OR of their lengths.
 pub unsafe trait RxFormat: Send + 'static {
     /// Words of a descriptor: 2 or 4.
     const WORDS: usize;
@@ -47,6 +47,11 @@ pub unsafe trait TxFormat: Send + 'static {
 
     /// A data descriptor. `len` are the bytes of this buffer, `total` those of the whole frame.
     fn data(iova: u64, len: u32, total: u32, last: bool, report: bool) -> [u64; 2];
+    /// As `data` for a frame in one buffer, without a report: what the fast path writes.
+    #[inline(always)]
+    fn whole(iova: u64, len: u16) -> [u64; 2] {
+        Self::data(iova, len.into(), len.into(), true, false)
+    }
     /// The same with offloads: refers to context slot `context`. For TSO, `total` still is the whole frame.
     fn data_offload(iova: u64, len: u32, total: u32, last: bool, report: bool, info: &TxInfo, context: u8) -> [u64; 2];
     /// The context descriptor for these offloads, or `None` when the hardware cannot do what is asked.

@@ -54,10 +54,10 @@ impl<T> Drop for Quarantine<T> {
     fn drop(&mut self) {
         // Never opened: the device was never reset, so what is here must not be freed. Control always resets; this is
         // for the case that it was leaked.
-        if let Ok(mut inner) = self.inner.lock() {
-            if !inner.open {
-                std::mem::forget(std::mem::take(&mut inner.kept));
-            }
+        if let Ok(mut inner) = self.inner.lock()
+            && !inner.open
+        {
+            std::mem::forget(std::mem::take(&mut inner.kept));
         }
     }
 }

@@ -186,96 +186,90 @@ impl<F: RxFormat> RxQueue<F> {
     fn receive<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         let before = burst.len();
         loop {
-            if burst.limit() - burst.len() >= GROUP
-                && self.next as usize + GROUP <= self.slots.len()
-                && self.partial.is_none()
-                && !self.discard
-                && self.group::<INFO>(cache, burst)
-            {
-                continue;
+            if self.partial.is_none() && !self.discard {
+                self.groups::<INFO>(cache, burst);
             }
-            if burst.is_full() || !self.single::<INFO>(cache, burst) {
-                return burst.len() - before;
+            // What is left: the end of the ring, of the burst or of the done descriptors, or something unusual.
+            loop {
+                if burst.is_full() || !self.single::<INFO>(cache, burst) {
+                    return burst.len() - before;
+                }
+                if self.next == 0 {
+                    break;
+                }
             }
         }
     }
 
-    /// Takes the next eight descriptors if every one is a whole good frame in one buffer and there are eight buffers
-    /// to replace them; otherwise changes nothing.
+    /// Takes descriptors in groups of eight, as long as all eight are whole good frames of one buffer each, and there are
+    /// eight buffers to replace theirs.
     #[inline(always)]
-    fn group<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
+    fn groups<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) {
         let first = self.next as usize;
-        let at = first * F::WORDS;
-        let mut status = [0u64; GROUP];
-        let (mut all, mut any) = (u64::MAX, 0);
+        let to_end = self.slots.len() - first;
+        let most = cache.ensure((burst.limit() - burst.len()).min(to_end).min(CACHE_SIZE / 2)) / GROUP * GROUP;
+        let Some(slots) = self.slots.get_mut(first..first + most) else { return };
+        let fresh = cache.newest(most);
+        // Copies, because the stores below could be to `self` for all the compiler knows.
+        let (words, base, stride, tag) = (self.parts.ring.words(), self.data_base, self.stride, self.tag);
         let limit = u32::from(self.parts.buffer_len);
-        let mut beyond = 0u32;
-        for i in (0..GROUP).rev() {
-            // SAFETY: `receive` checked that descriptors `first..first + GROUP` exist.
-            let word = unsafe { self.parts.ring.load(at + i * F::WORDS + F::STATUS) };
-            status[i] = word;
-            all &= word;
-            any |= word;
-            beyond |= limit.wrapping_sub(F::len(word));
-        }
-        let whole = F::DONE | F::LAST;
-        // The top bit of `beyond` is set when a length is larger than the buffer.
-        if all & whole != whole || any & F::ERROR != 0 || beyond >> 31 != 0 {
-            return false;
-        }
-        // The loads above saw DONE; what the device wrote before it is visible after this.
-        fence(Ordering::Acquire);
-        if cache.ensure(GROUP) < GROUP {
-            return false;
-        }
-        let Some(fresh) = cache.take(GROUP).first_chunk::<GROUP>() else { return false };
-        let Some(slots) = self.slots.get_mut(first..first + GROUP).and_then(|s| s.first_chunk_mut::<GROUP>()) else {
-            return false;
-        };
-        let mut word0 = [0u64; GROUP];
-        if INFO {
-            for (i, word) in word0.iter_mut().enumerate() {
-                // SAFETY: as above.
-                *word = unsafe { self.parts.ring.load(at + i * F::WORDS) };
-            }
-        }
-        {
-            let Some(places) = burst.spare().first_chunk_mut::<GROUP>() else { return false };
-            for i in 0..GROUP {
-                let index = slots[i];
-                let len = F::len(status[i]) as u16;
-                let addr = self.data_base + index as usize * self.stride;
-                // SAFETY: the slot's buffer was the ring's alone, the device is done with it, the length fits it
-                // (checked above), and the slot gets another buffer below.
-                places[i].write(unsafe { PacketBuf::from_parts(addr, index, len, self.tag) });
-            }
-        }
-        for i in 0..GROUP {
-            let index = fresh[i];
-            slots[i] = index;
-            let addr = self.data_base + index as usize * self.stride;
-            let at = at + i * F::WORDS;
-            // SAFETY: as above.
-            unsafe {
-                self.parts.ring.store(at, (addr as u64).wrapping_add(self.parts.iova_delta));
-                for word in 1..F::WORDS {
-                    self.parts.ring.store(at + word, 0);
+        let iova_base = (base as u64).wrapping_add(self.parts.iova_delta);
+        let mut at = first * F::WORDS;
+        let mut done = 0;
+        let (places, infos) = burst.spare();
+        let groups = slots.chunks_exact_mut(GROUP).zip(fresh.rchunks_exact(GROUP));
+        for ((slots, fresh), places) in groups.zip(places.chunks_exact_mut(GROUP)) {
+            let (mut all, mut any) = (u64::MAX, 0);
+            let mut status = [0u64; GROUP];
+            for i in (0..GROUP).rev() {
+                // SAFETY: there are as many descriptors as slots, and `slots` has this one's.
+                let word = unsafe { words.load(at + i * F::WORDS + F::STATUS) };
+                all &= word;
+                any |= word;
+                // A place that is written but not counted is nobody's; so is one that is written in part.
+                PacketBuf::write_len(&mut places[i], F::len(word) as u16);
+                if INFO {
+                    status[i] = word;
                 }
             }
-        }
-        for i in 0..GROUP {
-            // SAFETY: one of the eight places written above.
-            unsafe { burst.grow(1) };
-            if INFO {
-                burst.set_last_rx_info(F::info(word0[i], status[i], self.quirks));
-            } else {
-                // SAFETY: the other seven in one step.
-                unsafe { burst.grow(GROUP - 1) };
+            let whole = F::DONE | F::LAST;
+            // No length has a bit that their union lacks, so where the union fits the buffer every one does. (Frames that
+            // fill more than half of a buffer whose size is no power of two may come one by one.)
+            if all & whole != whole || any & F::ERROR != 0 || F::len(any) > limit {
                 break;
             }
+            // The loads above saw DONE; what the device wrote before it is visible after this.
+            fence(Ordering::Acquire);
+            if INFO {
+                for (i, (info, status)) in infos.iter_mut().skip(done).zip(status).take(GROUP).enumerate() {
+                    // SAFETY: as above.
+                    *info = F::info(unsafe { words.load(at + i * F::WORDS) }, status, self.quirks);
+                }
+            }
+            for i in 0..GROUP {
+                // SAFETY: the slot's buffer was the ring's alone, the device is done with it, the length written above
+                // fits it, and the slot gets another buffer below.
+                unsafe { PacketBuf::write_rest(&mut places[i], base, stride, slots[i], tag) };
+            }
+            for i in 0..GROUP {
+                let index = fresh[i];
+                slots[i] = index;
+                let at = at + i * F::WORDS;
+                // SAFETY: as above.
+                unsafe {
+                    words.store(at, iova_base.wrapping_add(index as u64 * stride as u64));
+                    for word in 1..F::WORDS {
+                        words.store(at + word, 0);
+                    }
+                }
+            }
+            at += GROUP * F::WORDS;
+            done += GROUP;
         }
-        self.advance(GROUP as u32);
-        true
+        // SAFETY: `done` places were written above, each with a packet of its own.
+        unsafe { burst.grow::<INFO>(done) };
+        cache.consume(done);
+        self.advance(done as u32);
     }
 
     /// Takes the next descriptor if it is done and there is a buffer to replace it. False when there is nothing to do.
@@ -426,10 +420,10 @@ impl<F: RxFormat> RxQueue<F> {
     /// Unmasks the queue's vector. Packets that are in the ring already may not raise it: poll once more, then wait
     /// on [`event_fd`](Self::event_fd). Does nothing on a port opened without interrupts or not running.
     pub fn rearm(&mut self) {
-        if let Some(interrupt) = &self.parts.interrupt {
-            if self.parts.link.is_current() {
-                interrupt.arm.ring(interrupt.arm_value);
-            }
+        if let Some(interrupt) = &self.parts.interrupt
+            && self.parts.link.is_current()
+        {
+            interrupt.arm.ring(interrupt.arm_value);
         }
     }
 }

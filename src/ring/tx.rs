@@ -11,7 +11,6 @@
 //! A burst touches one state word, the oldest mark's descriptor, the descriptors it writes (16 bytes each), their slots
 //! (4 bytes each) and the burst; never the packets.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::descriptors::Descriptors;
@@ -104,8 +103,8 @@ pub struct TxQueue<F: TxFormat> {
     slots: Box<[u32]>,
     /// Pool per descriptor; differs from `tag` for strangers in flight only.
     owners: Box<[u16]>,
-    /// Positions of the descriptors that report, oldest first. Never grows beyond what it was made with.
-    marks: VecDeque<u32>,
+    /// Positions of the descriptors that report, oldest first.
+    marks: Marks,
     next: u32,
     clean: u32,
     in_flight: u32,
@@ -119,6 +118,47 @@ pub struct TxQueue<F: TxFormat> {
     contexts: [Option<TxInfo>; 2],
     next_context: u8,
     _format: std::marker::PhantomData<F>,
+}
+
+/// A queue of ring positions, as many as the ring has descriptors: a mark covers at least one, so it never overflows.
+struct Marks {
+    positions: Box<[u32]>,
+    first: usize,
+    len: usize,
+}
+
+impl Marks {
+    fn new(size: usize) -> Marks {
+        Marks { positions: vec![0; size].into(), first: 0, len: 0 }
+    }
+
+    #[inline(always)]
+    fn first(&self) -> Option<u32> {
+        if self.len == 0 { None } else { self.positions.get(self.first).copied() }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, position: u32) {
+        let size = self.positions.len();
+        let end = self.first + self.len;
+        let end = if end >= size { end - size } else { end };
+        if let Some(place) = self.positions.get_mut(end) {
+            *place = position;
+            self.len += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn pop(&mut self) {
+        if self.len > 0 {
+            self.first = if self.first + 1 == self.positions.len() { 0 } else { self.first + 1 };
+            self.len -= 1;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.len = 0;
+    }
 }
 
 /// What became of one packet on the slow path.
@@ -141,7 +181,7 @@ impl<F: TxFormat> TxQueue<F> {
         Some(TxQueue {
             slots: vec![NO_BUFFER; size].into(),
             owners: vec![tag; size].into(),
-            marks: VecDeque::with_capacity(size),
+            marks: Marks::new(size),
             next: 0,
             clean: 0,
             in_flight: 0,
@@ -223,27 +263,28 @@ impl<F: TxFormat> TxQueue<F> {
             let Some(packets) = burst.as_slice().get(from + done..) else { return done };
             let first = self.next as usize;
             let Some(slots) = self.slots.get_mut(first..first + room) else { return done };
-            let span = self.parts.max_frame - MIN_FRAME;
-            let mut count = 0u32;
+            let span = self.parts.max_frame.min(0xffff) - MIN_FRAME;
+            // Copies, because the stores to the ring could be to `self` for all the compiler knows.
+            let (words, delta, own) = (self.parts.ring.words(), self.iova_delta, self.tag);
+            let mut at = first * WORDS;
             let mut last_word = 0;
             for (packet, slot) in packets.iter().zip(slots.iter_mut()) {
                 let (addr, index, len, tag) = packet.parts();
-                let len = u32::from(len);
-                if tag != self.tag || len.wrapping_sub(MIN_FRAME) > span {
+                if tag != own || u32::from(len).wrapping_sub(MIN_FRAME) > span {
                     break;
                 }
-                let [word0, word1] = F::data((addr as u64).wrapping_add(self.iova_delta), len, len, true, false);
-                let at = (first + count as usize) * WORDS;
+                let [word0, word1] = F::whole((addr as u64).wrapping_add(delta), len);
                 // SAFETY: the slot at this position exists, so the descriptor does; it is ours, as `in_flight` counts
                 // all that the device may still use.
                 unsafe {
-                    self.parts.ring.store(at, word0);
-                    self.parts.ring.store(at + 1, word1);
+                    words.store(at, word0);
+                    words.store(at + 1, word1);
                 }
                 *slot = index;
                 last_word = word1;
-                count += 1;
+                at += WORDS;
             }
+            let count = ((at - first * WORDS) / WORDS) as u32;
             if count == 0 {
                 return done;
             }
@@ -253,19 +294,19 @@ impl<F: TxFormat> TxQueue<F> {
             }
             self.advance(count);
             done += count as usize;
+            if from + done == burst.len() {
+                return done;
+            }
         }
     }
 
     /// Asks for a report of the descriptor at `position`, the last of its frame, whose second word is `word1`.
     #[inline(always)]
     fn mark(&mut self, position: u32, word1: u64) {
-        // Never full: a mark covers at least one descriptor and the ring has no more.
-        if self.marks.len() < self.slots.len() {
-            // SAFETY: the position has just been written, so it is in the ring; the device is not told of it yet.
-            unsafe { self.parts.ring.store(position as usize * WORDS + 1, F::with_report(word1)) };
-            self.marks.push_back(position);
-            self.unmarked = 0;
-        }
+        // SAFETY: the position has just been written, so it is in the ring; the device is not told of it yet.
+        unsafe { self.parts.ring.store(position as usize * WORDS + 1, F::with_report(word1)) };
+        self.marks.push(position);
+        self.unmarked = 0;
     }
 
     #[inline(always)]
@@ -278,13 +319,13 @@ impl<F: TxFormat> TxQueue<F> {
     /// Takes back what the device is done with.
     #[inline(always)]
     fn reclaim(&mut self, cache: &mut PoolCache) {
-        while let Some(&mark) = self.marks.front() {
+        while let Some(mark) = self.marks.first() {
             // SAFETY: marks are positions in the ring.
             let word1 = unsafe { self.parts.ring.load_acquire(mark as usize * WORDS + 1) };
             if !F::done(word1) {
                 return;
             }
-            self.marks.pop_front();
+            self.marks.pop();
             let end = mark + 1;
             if end > self.clean {
                 self.release(cache, self.clean, end);
@@ -400,10 +441,9 @@ impl<F: TxFormat> TxQueue<F> {
     /// The context slot to use, and the descriptor that loads it if it is not loaded with this already.
     fn find_context(&self, info: &TxInfo) -> Result<(u8, Option<[u64; 2]>), Refusal> {
         let slots = F::CONTEXTS.clamp(1, self.contexts.len());
-        if F::CONTEXTS > 0 {
-            if let Some(slot) = self.contexts.iter().take(slots).position(|c| c.as_ref() == Some(info)) {
-                return Ok((slot as u8, None));
-            }
+        let loaded = self.contexts.iter().take(slots).position(|c| c.as_ref() == Some(info));
+        if let Some(slot) = loaded.filter(|_| F::CONTEXTS > 0) {
+            return Ok((slot as u8, None));
         }
         let slot = self.next_context % slots as u8;
         F::context(info, slot).map(|words| (slot, Some(words))).ok_or(Refusal::BadOffload)

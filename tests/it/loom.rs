@@ -57,6 +57,18 @@ use depot::{Depot, MAGAZINE};
 use quarantine::Quarantine;
 use state::{Gate, PortState, StateWord, Turn, Word};
 
+/// An exclusive access; loom reports it when another access is not ordered before or after it.
+fn write<T>(cell: &UnsafeCell<T>, act: impl FnOnce(&mut T)) {
+    // SAFETY: loom fails the test before it lets two accesses meet.
+    cell.with_mut(|value| act(unsafe { &mut *value }));
+}
+
+/// A shared access, likewise.
+fn read<T: Copy>(cell: &UnsafeCell<T>) -> T {
+    // SAFETY: as in `write`.
+    cell.with(|value| unsafe { *value })
+}
+
 /// Packets outlive the pool: whoever brings the last buffer home, exactly one is told to free it, and everything the
 /// others did is visible to it.
 #[test]
@@ -70,7 +82,7 @@ fn exactly_one_frees_an_orphaned_pool() {
         let free = |last: bool, memory: &UnsafeCell<u32>, freed: &AtomicUsize| {
             if last {
                 // Freeing is an exclusive access: loom reports it if another thread's is not ordered before.
-                memory.with_mut(|m| unsafe { *m = 99 });
+                write(memory, |m| *m = 99);
                 freed.fetch_add(1, Ordering::Relaxed);
             }
         };
@@ -79,7 +91,7 @@ fn exactly_one_frees_an_orphaned_pool() {
             .map(|number| {
                 let (depot, memory, freed) = (depot.clone(), memory.clone(), freed.clone());
                 thread::spawn(move || {
-                    memory.with(|m| unsafe { assert_eq!(*m, 0, "used after it was freed") });
+                    assert_eq!(read(&memory), 0, "used after it was freed");
                     free(depot.put_one(number), &memory, &freed);
                 })
             })
@@ -152,7 +164,7 @@ fn a_reset_takes_the_ring_from_the_queue_and_gives_it_back() {
                 for _ in 0..3 {
                     let works = word.load() == current || gate.look(&word, &mut current) == Turn::Rebuild;
                     if works {
-                        ring.with_mut(|r| unsafe { *r += 1 });
+                        write(&ring, |r| *r += 1);
                     }
                 }
                 gate.leave();
@@ -161,7 +173,7 @@ fn a_reset_takes_the_ring_from_the_queue_and_gives_it_back() {
         assert!(word.go(PortState::Resetting));
         let resetting = word.load();
         if gate.is_quiet(resetting) {
-            ring.with_mut(|r| unsafe { *r = 0 });
+            write(&ring, |r| *r = 0);
             assert!(word.go(PortState::Running));
             if !gate.is_gone() {
                 gate.enable(word.load());
@@ -170,12 +182,12 @@ fn a_reset_takes_the_ring_from_the_queue_and_gives_it_back() {
             // Silent: the others go on. The queue is programmed when it has let go under the new word, not before.
             assert!(word.go(PortState::Running));
             if gate.is_quiet(word.load()) && !gate.is_gone() {
-                ring.with_mut(|r| unsafe { *r = 0 });
+                write(&ring, |r| *r = 0);
                 gate.enable(word.load());
             }
         }
         queue.join().unwrap();
-        ring.with(|r| unsafe { *r });
+        read(&ring);
     });
 }
 
@@ -193,7 +205,7 @@ fn a_stopped_queue_lets_go_for_good() {
                 let mut current = Word::NONE;
                 for _ in 0..3 {
                     if word.load() == current || gate.look(&word, &mut current) == Turn::Rebuild {
-                        ring.with_mut(|r| unsafe { *r += 1 });
+                        write(&ring, |r| *r += 1);
                     }
                 }
             })
@@ -201,7 +213,7 @@ fn a_stopped_queue_lets_go_for_good() {
         assert!(word.go(PortState::Stopping));
         if gate.is_quiet(word.load()) {
             assert!(word.go(PortState::Dead));
-            ring.with_mut(|r| unsafe { *r = 0 });
+            write(&ring, |r| *r = 0);
         }
         queue.join().unwrap();
     });
@@ -217,7 +229,7 @@ fn the_quarantine_lets_nothing_out_before_the_reset() {
     impl Drop for Buffers {
         fn drop(&mut self) {
             // Ordered after the reset, or loom reports a race with it.
-            self.reset_done.with(|done| assert!(unsafe { *done }, "freed before the device was reset"));
+            assert!(read(&self.reset_done), "freed before the device was reset");
             self.home.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -229,7 +241,7 @@ fn the_quarantine_lets_nothing_out_before_the_reset() {
             let (quarantine, reset_done, home) = (quarantine.clone(), reset_done.clone(), home.clone());
             thread::spawn(move || quarantine.leave(Buffers { reset_done, home }))
         };
-        reset_done.with_mut(|done| unsafe { *done = true });
+        write(&reset_done, |done| *done = true);
         // SAFETY: the "device" of this test is the flag above.
         unsafe { quarantine.open() };
         queue.join().unwrap();
