@@ -92,4 +92,11 @@ mod tests {
             assert!(Tap::open(name).err().unwrap().to_string().contains("interface name"));
         }
     }
+
+    #[test]
+    fn an_interface_that_is_no_tap_is_refused_with_the_fix() {
+        // Without /dev/net/tun or the right to use it, it is refused too, each time with what mends it.
+        let error = Tap::open("lo").err().unwrap().to_string();
+        assert!(error.contains("ip tuntap add dev lo") || error.contains("modprobe tun"), "{error}");
+    }
 }

@@ -159,6 +159,13 @@ impl IgbVf {
         if !enabled {
             return Ok(());
         }
+        if self.handshake && !self.pf.enabled {
+            // The PF reset behind the driver's back, perhaps since the ring was programmed: nothing runs, and the
+            // driver cannot know yet.
+            let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
+            ring.halted = true;
+            return Ok(());
+        }
         let wthresh = value >> 16 & 0x1f;
         let problem = if !self.handshake {
             Some(format!("{kind}({queue}).ENABLE before the reset handshake with the PF"))

@@ -112,9 +112,9 @@ impl Mailbox {
         self.agenda.clear();
     }
 
-    /// The PF goes down.
+    /// The PF goes down. A VF that owns the buffer keeps it.
     pub(super) fn pf_reset(&mut self) {
-        self.bits = regs::MBX_RSTI;
+        self.bits = (self.bits & regs::MBX_VFU) | regs::MBX_RSTI;
         self.agenda.clear();
     }
 

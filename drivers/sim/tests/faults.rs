@@ -72,6 +72,27 @@ fn a_pf_reset_at_a_chosen_access() {
 }
 
 #[test]
+fn a_pf_reset_while_the_driver_programs_is_no_mistake_of_the_driver() {
+    let mut rig = Rig::open(Part::I82576);
+    rig.reset();
+    rig.write(0xc40, 4);
+    rig.world.pf_reset(rig.port);
+    rig.write(0x800, 5);
+    rig.write(0xc40, 1); // the VF still owned the buffer
+    rig.write(0x3828, 1 << 25); // the ring that was programmed is gone, and TXCTL is at its default
+    rig.send_plain(&frame(60));
+    rig.start_rx(2);
+    rig.arm(5);
+    rig.pause(Duration::from_millis(1));
+    assert!(rig.sent().is_empty() && !rig.world.inject(rig.port, &frame(60)));
+    rig.world.pf_reset_done(rig.port);
+    rig.bring_up();
+    rig.send_plain(&frame(60));
+    assert!(rig.sent().len() == 1 && rig.world.inject(rig.port, &frame(60)));
+    rig.end_clean();
+}
+
+#[test]
 fn all_ones_from_a_chosen_access() {
     let mut rig = with(Fault::AllOnesFromAccess(2));
     assert_eq!((rig.read(8), rig.read(8), rig.read(8)), (0x83, u32::MAX, u32::MAX));
