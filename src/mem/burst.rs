@@ -180,6 +180,12 @@ impl Burst {
         if i < self.tx_valid { self.tx.get(i).copied().unwrap_or_default() } else { TxInfo::default() }
     }
 
+    /// True when nothing was asked for packets `from` and later.
+    #[inline(always)]
+    pub(crate) fn is_plain_from(&self, from: usize) -> bool {
+        self.tx_valid <= from
+    }
+
     /// Asks the NIC to do something to packet `i` when it is sent. Ignored when there is no such packet.
     #[inline]
     pub fn set_tx_info(&mut self, i: usize, info: TxInfo) {
@@ -272,8 +278,17 @@ impl Burst {
         self.len = len - count;
     }
 
+    /// Forgets the last `count` packets, whose buffers someone else owns now.
+    ///
+    /// # Safety
+    /// The caller took the last `count` packets' buffers over.
+    #[inline(always)]
+    pub(crate) unsafe fn forget_back(&mut self, count: usize) {
+        self.set_len(self.len.saturating_sub(count));
+    }
+
     /// Takes all packets out; those not consumed drop with the iterator.
-    pub(crate) fn drain_all(&mut self) -> Drain<'_> {
+    fn drain_all(&mut self) -> Drain<'_> {
         let end = self.len;
         self.set_len(0);
         Drain { burst: self, next: 0, end }
@@ -286,7 +301,7 @@ impl Burst {
 }
 
 /// Takes packets out of a burst that was emptied.
-pub(crate) struct Drain<'a> {
+struct Drain<'a> {
     burst: &'a mut Burst,
     next: usize,
     end: usize,

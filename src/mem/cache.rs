@@ -87,10 +87,8 @@ impl PoolCache {
     #[inline(always)]
     pub(crate) unsafe fn put(&mut self, numbers: &[u32]) {
         for part in numbers.chunks(CACHE_SIZE / 2) {
-            if self.len + part.len() > CACHE_SIZE {
-                self.flush(CACHE_SIZE / 2);
-            }
-            if let Some(room) = self.stock.get_mut(self.len..self.len + part.len()) {
+            // As long as the part, which is at most half the cache.
+            if let Some(room) = self.room(part.len()).get_mut(..part.len()) {
                 room.copy_from_slice(part);
                 self.len += part.len();
             }
@@ -110,6 +108,16 @@ impl PoolCache {
             *room = number;
             self.len += 1;
         }
+    }
+
+    /// Room behind the newest buffer, for `count` or half the cache, whichever is less.
+    #[inline(always)]
+    fn room(&mut self, count: usize) -> &mut [u32] {
+        let count = count.min(CACHE_SIZE / 2);
+        if self.len + count > CACHE_SIZE {
+            self.flush(CACHE_SIZE / 2);
+        }
+        self.stock.get_mut(self.len..self.len + count).unwrap_or(&mut [])
     }
 
     /// Takes the oldest buffers to the depot until at most `keep` are left.
@@ -174,23 +182,35 @@ impl PoolCache {
     }
 
     /// Frees every packet of the burst: those of this pool into the cache, strangers to their own pools.
+    #[inline]
     pub fn free(&mut self, burst: &mut Burst) {
         let own = self.pool.number();
-        for packet in burst.drain_all() {
-            let (_, index, _, tag) = packet.parts();
-            if tag == own {
-                std::mem::forget(packet);
-                // SAFETY: the packet owned this buffer of our pool, unchained, and has just been forgotten.
-                unsafe { self.put_one(index) };
-            } else if tag & POOL_MASK == own {
-                self.free_chain(packet);
+        while !burst.is_empty() {
+            // A run of packets in one buffer of this pool each, from the end.
+            let mut count = 0;
+            for (packet, place) in burst.iter().rev().zip(self.room(burst.len())) {
+                let (_, index, _, tag) = packet.parts();
+                if tag != own {
+                    break;
+                }
+                *place = index;
+                count += 1;
             }
-            // A stranger drops here and goes home.
+            self.len += count;
+            // SAFETY: the buffers of the last `count` packets are in the stock now.
+            unsafe { burst.forget_back(count) };
+            if count == 0
+                && let Some(packet) = burst.pop()
+                && packet.parts().3 & POOL_MASK == own
+            {
+                self.free_any(packet);
+            }
+            // A stranger drops there and goes home.
         }
     }
 
-    /// Frees a packet of this pool that spans several buffers.
-    pub(crate) fn free_chain(&mut self, packet: PacketBuf) {
+    /// Frees a packet of this pool, of one buffer or several.
+    fn free_any(&mut self, packet: PacketBuf) {
         let pool = self.pool.clone();
         let (_, index, _, tag) = packet.into_parts();
         let chained = tag & super::packet::CHAINED != 0;

@@ -185,8 +185,13 @@ impl<F: RxFormat> RxQueue<F> {
     #[inline(always)]
     fn receive<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         let before = burst.len();
+        // SAFETY: `next` is below the ring's size.
+        let first = unsafe { self.parts.ring.load(self.next as usize * F::WORDS + F::STATUS) };
+        if first & F::DONE == 0 {
+            return 0; // the empty poll: one load
+        }
         loop {
-            if self.partial.is_none() && !self.discard {
+            if self.partial.is_none() && !self.discard && burst.limit() - burst.len() >= GROUP {
                 self.groups::<INFO>(cache, burst);
             }
             // What is left: the end of the ring, of the burst or of the done descriptors, or something unusual.
@@ -217,8 +222,14 @@ impl<F: RxFormat> RxQueue<F> {
         let mut at = first * F::WORDS;
         let mut done = 0;
         let (places, infos) = burst.spare();
-        let groups = slots.chunks_exact_mut(GROUP).zip(fresh.rchunks_exact(GROUP));
-        for ((slots, fresh), places) in groups.zip(places.chunks_exact_mut(GROUP)) {
+        let (slots, places) = (slots.as_chunks_mut::<GROUP>().0, places.as_chunks_mut::<GROUP>().0);
+        let fresh = fresh.as_rchunks::<GROUP>().1;
+        // The same number of groups from each, so that the loop needs no checks.
+        let count = slots.len().min(places.len()).min(fresh.len());
+        let (slots, places, fresh) = (&mut slots[..count], &mut places[..count], &fresh[..count]);
+        for group in 0..count {
+            let (slots, places) = (&mut slots[group], &mut places[group]);
+            let fresh = &fresh[count - 1 - group]; // the newest first
             let (mut all, mut any) = (u64::MAX, 0);
             let mut status = [0u64; GROUP];
             for i in (0..GROUP).rev() {

@@ -222,7 +222,7 @@ impl<F: TxFormat> TxQueue<F> {
         let mut taken = 0;
         let mut dropped = 0;
         loop {
-            if !self.parts.offloads {
+            if !self.parts.offloads || burst.is_plain_from(taken) {
                 taken += self.plain_run(burst, taken);
             }
             if taken == burst.len() {
