@@ -420,7 +420,9 @@ impl<F: TxFormat> TxQueue<F> {
         if total > limit {
             return Err(Refusal::TooLong);
         }
-        if segments > u32::from(self.parts.max_segments) || segments + 1 > self.slots.len() as u32 - 1 {
+        // Up to `mark_step` - 1 descriptors may wait without a report, for ever if nothing follows: what does not fit
+        // beside them and a context would never be sent.
+        if segments > u32::from(self.parts.max_segments) || segments + self.mark_step > self.slots.len() as u32 - 1 {
             return Err(Refusal::TooManySegments);
         }
         if total < MIN_FRAME as usize {

@@ -1,0 +1,3 @@
+//! Faults.
+#![allow(missing_docs)]
+fn main() {}
