@@ -180,7 +180,7 @@ unsafe impl TxFormat for IgbTx {
 
     #[inline(always)]
     fn data_offload(iova: u64, len: u32, total: u32, last: bool, report: bool, info: &TxInfo, context: u8) -> [u64; 2] {
-        // A TSO frame without payload has nothing to segment, and PAYLEN 0 would look malicious: send it as it is.
+        // The ring refuses TSO without payload; PAYLEN must not wrap even so.
         let headers = headers(info);
         let segmented = info.tso_mss != 0 && total > headers;
         let total = if segmented { total - headers } else { total };

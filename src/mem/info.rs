@@ -83,7 +83,8 @@ pub struct TxInfo {
     pub ipv6: bool,
     /// Insert this L4 checksum.
     pub l4: L4,
-    /// Segment the TCP payload into pieces of this many bytes; 0 sends the frame as it is.
+    /// Segment the TCP payload, which must not be empty, into pieces of this many bytes; 0 sends the frame as it is.
+    /// The checksum field of TCP holds the pseudo-header sum with a length of 0: the NIC adds each segment's.
     pub tso_mss: u16,
     /// Insert a VLAN tag with this TCI (host byte order).
     pub vlan_tci: Option<u16>,

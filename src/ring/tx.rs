@@ -17,7 +17,7 @@ use super::descriptors::Descriptors;
 use super::format::TxFormat;
 use super::link::{Count, InFlight, QueueLink};
 use super::state::Turn;
-use crate::mem::{Burst, POOL_MASK, PacketBuf, PoolCache, PoolHandle, TxInfo};
+use crate::mem::{Burst, L4, POOL_MASK, PacketBuf, PoolCache, PoolHandle, TxInfo};
 use crate::mmio::Doorbell;
 
 /// A completion is asked for at least every so many descriptors, or every quarter of the ring.
@@ -43,7 +43,7 @@ pub struct TxQueueStats {
     pub too_many_segments: u64,
     /// Packets freed because their pool is not attached to the port.
     pub foreign_pool: u64,
-    /// Packets freed because the hardware cannot do what their `TxInfo` asks.
+    /// Packets freed because the hardware cannot do what their `TxInfo` asks, or they are shorter than it says.
     pub bad_offload: u64,
     /// Bursts refused because the cache belongs to another pool than the queue's.
     pub wrong_pool: u64,
@@ -420,6 +420,9 @@ impl<F: TxFormat> TxQueue<F> {
         if total > limit {
             return Err(Refusal::TooLong);
         }
+        if total < headers(info) {
+            return Err(Refusal::BadOffload);
+        }
         // Up to `mark_step` - 1 descriptors may wait without a report, for ever if nothing follows: what does not fit
         // beside them and a context would never be sent.
         if segments > u32::from(self.parts.max_segments) || segments + self.mark_step > self.slots.len() as u32 - 1 {
@@ -541,6 +544,20 @@ impl<F: TxFormat> TxQueue<F> {
             .filter(|&position| self.slots[position] != NO_BUFFER)
             .map(|position| (self.owners[position], self.slots[position]))
             .collect()
+    }
+}
+
+/// The bytes that a frame must have for what is asked of the hardware: headers where it is told to write, and, to be
+/// segmented, a payload.
+fn headers(info: &TxInfo) -> usize {
+    let ip = usize::from(info.l2_len) + usize::from(info.l3_len);
+    match info.l4 {
+        _ if info.tso_mss != 0 => ip + usize::from(info.l4_len) + 1,
+        L4::Tcp => ip + 20,
+        L4::Udp => ip + 8,
+        L4::Sctp => ip + 12,
+        L4::None if info.ip_checksum => ip,
+        L4::None => 0,
     }
 }
 

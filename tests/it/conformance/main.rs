@@ -7,3 +7,4 @@
 
 mod data;
 mod life;
+mod offload;
