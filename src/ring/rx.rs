@@ -408,9 +408,6 @@ impl<F: RxFormat> RxQueue<F> {
             Some(interrupt) => interrupt.event.clone(),
             None => return Err(Error::Config("the port was opened without interrupts(true)".into())),
         };
-        if self.unannounced > 0 && self.parts.link.is_current() {
-            self.announce();
-        }
         self.rearm();
         let got = self.burst(cache, burst);
         if got > 0 {
@@ -428,12 +425,18 @@ impl<F: RxFormat> RxQueue<F> {
         self.parts.interrupt.as_ref().map(|interrupt| interrupt.event.as_fd())
     }
 
-    /// Unmasks the queue's vector. Packets that are in the ring already may not raise it: poll once more, then wait
-    /// on [`event_fd`](Self::event_fd). Does nothing on a port opened without interrupts or not running.
+    /// Unmasks the queue's vector, and gives the ring all of its buffers. Packets that are in the ring already may not
+    /// raise it: poll once more, then wait on [`event_fd`](Self::event_fd). Does nothing on a port opened without
+    /// interrupts or not running.
     pub fn rearm(&mut self) {
-        if let Some(interrupt) = &self.parts.interrupt
-            && self.parts.link.is_current()
-        {
+        // A queue that has not seen the word in force catches up first: its next poll would not arm the vector.
+        if self.parts.interrupt.is_none() || !(self.parts.link.is_current() || self.catch_up()) {
+            return;
+        }
+        if self.unannounced > 0 {
+            self.announce();
+        }
+        if let Some(interrupt) = &self.parts.interrupt {
             interrupt.arm.ring(interrupt.arm_value);
         }
     }
