@@ -194,10 +194,12 @@ impl IgbVf {
     /// Looks at the doorbell cells.
     #[inline]
     pub(super) fn sample(&mut self, env: &mut Env) {
-        if self.cells.eims.load(Ordering::Relaxed) != 0 {
-            let causes = self.cells.eims.swap(0, Ordering::AcqRel);
-            if !self.faults.gone() {
-                self.irq.unmask(causes);
+        for cell in &self.cells.eims {
+            if cell.load(Ordering::Relaxed) != 0 {
+                let causes = cell.swap(0, Ordering::AcqRel);
+                if !self.faults.gone() {
+                    self.irq.unmask(causes);
+                }
             }
         }
         for queue in 0..self.rx.len() {

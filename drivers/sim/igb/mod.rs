@@ -17,7 +17,7 @@ mod tx;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
@@ -84,15 +84,18 @@ impl Default for IgbOptions {
 pub(super) struct Cells {
     rdt: [CachePadded<AtomicU32>; QUEUES_MAX],
     tdt: [CachePadded<AtomicU32>; QUEUES_MAX],
-    /// Bits to unmask; the model takes them by swapping 0 in.
-    eims: CachePadded<AtomicU32>,
+    /// Bits to unmask; the model takes them by swapping 0 in. One for each vector, so that two threads which unmask
+    /// theirs at a time do not overwrite each other's, as they cannot on hardware.
+    eims: [CachePadded<AtomicU32>; VECTORS],
+    /// Doorbells of EIMS that were given out.
+    unmaskers: AtomicUsize,
 }
 
 impl Cells {
     /// The cell of a register, where it has one.
     pub(super) fn of(&self, offset: u32, queues: usize) -> Option<&AtomicU32> {
         match queue_register(offset, queues) {
-            _ if offset == regs::EIMS => Some(&self.eims),
+            _ if offset == regs::EIMS => Some(&self.eims[self.unmaskers.fetch_add(1, Ordering::Relaxed) % VECTORS]),
             Some((false, queue, regs::TAIL)) => Some(&self.rdt[queue]),
             Some((true, queue, regs::TAIL)) => Some(&self.tdt[queue]),
             _ => None,
