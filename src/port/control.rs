@@ -19,7 +19,7 @@ use std::time::Duration;
 use crossbeam::utils::CachePadded;
 
 use super::Port;
-use super::device::{COUNTER_PERIOD, Counters, Health, Link, RingPlan};
+use super::device::{COUNTER_PERIOD, Counters, Device, Health, Link, RingPlan};
 use super::service::Service;
 use super::start::Reservation;
 use crate::addr::MacAddr;
@@ -33,6 +33,8 @@ use crate::ring::{Gate, PortState, RxCounts, RxQueueStats, Shared, TxCounts, TxQ
 const QUEUE_GRACE: Duration = Duration::from_millis(200);
 /// How long dropping a control waits for queues that are still out.
 const DROP_DEADLINE: Duration = Duration::from_millis(50);
+/// VLAN ids of stations (IEEE 802.1Q: 0 is no VLAN, 4095 reserved).
+const VLANS: std::ops::RangeInclusive<u16> = 1..=4094;
 /// Step of waiting for queues to let go.
 const STOP_STEP: Duration = Duration::from_micros(200);
 
@@ -152,6 +154,8 @@ impl Inner {
         self.program(|_| true)?;
         let word = self.word();
         self.sides.iter().for_each(|side| side.gate.enable(word));
+        // Totals go on from an earlier start: they are there before the first reset of this one.
+        self.sample();
         self.service();
         Ok(())
     }
@@ -303,6 +307,21 @@ impl Inner {
     }
 }
 
+/// Asks the device for `new`, and on a refusal, which may have come half way, again for `old`: an error changes nothing.
+fn ask<T: ?Sized>(
+    device: &mut dyn Device,
+    new: &T,
+    old: &T,
+    set: impl Fn(&mut dyn Device, &T) -> Result<()>,
+) -> Result<()> {
+    let asked = set(device, new);
+    if asked.is_err() {
+        // A PF that does not answer any more is noticed by `service`, and then everything is told again.
+        let _ = set(device, old);
+    }
+    asked
+}
+
 fn start_queue(port: &mut Port, side: &Side) -> Result<()> {
     if side.receive { port.device.start_rx(&side.plan) } else { port.device.start_tx(&side.plan) }
 }
@@ -397,26 +416,31 @@ impl Control {
     /// Accepts frames of a VLAN; the PF strips their tags. Kept through resets.
     ///
     /// # Errors
-    /// [`Error::Config`] for ids beyond 4094; [`Error::Device`] when the PF refuses.
+    /// [`Error::Config`] for 0 and ids beyond 4094; [`Error::Device`] when the PF refuses.
     pub fn add_vlan(&mut self, vid: u16) -> Result<()> {
-        if vid > 4094 {
-            return Err(Error::Config(format!("VLAN {vid}: 0 to 4094 are possible")));
-        }
-        self.change(|port| {
-            port.device.set_vlan(vid, true)?;
-            port.config.settings.vlans.insert(vid);
-            Ok(())
-        })
+        self.set_vlan(vid, true)
     }
 
     /// No longer accepts frames of a VLAN.
     ///
     /// # Errors
-    /// [`Error::Device`] when the PF refuses.
+    /// As [`add_vlan`](Self::add_vlan).
     pub fn remove_vlan(&mut self, vid: u16) -> Result<()> {
+        self.set_vlan(vid, false)
+    }
+
+    fn set_vlan(&mut self, vid: u16, on: bool) -> Result<()> {
+        if !VLANS.contains(&vid) {
+            return Err(Error::Config(format!("VLAN {vid}: {} to {} are possible", VLANS.start(), VLANS.end())));
+        }
         self.change(|port| {
-            port.device.set_vlan(vid, false)?;
-            port.config.settings.vlans.remove(&vid);
+            port.device.set_vlan(vid, on)?;
+            let vlans = &mut port.config.settings.vlans;
+            if on {
+                vlans.insert(vid)
+            } else {
+                vlans.remove(&vid)
+            };
             Ok(())
         })
     }
@@ -430,8 +454,9 @@ impl Control {
             return Err(Error::Config(format!("{mac} is not a group address")));
         }
         self.change(|port| {
-            port.device.set_multicast(list)?;
-            port.config.settings.multicast = list.to_vec();
+            let settings = &mut port.config.settings;
+            ask(port.device.as_mut(), list, &settings.multicast, |device, list| device.set_multicast(list))?;
+            settings.multicast = list.to_vec();
             Ok(())
         })
     }
@@ -445,8 +470,9 @@ impl Control {
             return Err(Error::Config(format!("{mac} is zero or a group address")));
         }
         self.change(|port| {
-            port.device.set_unicast(list)?;
-            port.config.settings.unicast = list.to_vec();
+            let settings = &mut port.config.settings;
+            ask(port.device.as_mut(), list, &settings.unicast, |device, list| device.set_unicast(list))?;
+            settings.unicast = list.to_vec();
             Ok(())
         })
     }
@@ -457,9 +483,13 @@ impl Control {
     /// [`Error::Device`] when the PF refuses; stock PFs grant unicast to nobody or to trusted VFs only.
     pub fn set_promiscuous(&mut self, unicast: bool, multicast: bool) -> Result<()> {
         self.change(|port| {
-            port.device.set_promiscuous(unicast, multicast)?;
             let settings = &mut port.config.settings;
-            (settings.promiscuous, settings.all_multicast) = (unicast, multicast);
+            let before = (settings.promiscuous, settings.all_multicast);
+            let now = (unicast, multicast);
+            ask(port.device.as_mut(), &now, &before, |device, &(unicast, multicast)| {
+                device.set_promiscuous(unicast, multicast)
+            })?;
+            (settings.promiscuous, settings.all_multicast) = now;
             Ok(())
         })
     }
