@@ -42,7 +42,7 @@ pub struct Rng(pub u64);
 
 impl Rng {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -52,7 +52,7 @@ impl Rng {
 
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.number() % bound
     }
 }
 
@@ -74,7 +74,7 @@ pub fn frame(to: MacAddr, from: MacAddr, len: usize, n: u64) -> Vec<u8> {
     frame.extend_from_slice(&EXPERIMENTAL);
     let mut rng = Rng(n);
     while frame.len() < len {
-        let bytes = rng.next().to_le_bytes();
+        let bytes = rng.number().to_le_bytes();
         let room = (len - frame.len()).min(bytes.len());
         frame.extend_from_slice(&bytes[..room]);
     }

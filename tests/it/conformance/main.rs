@@ -6,5 +6,7 @@
 #![allow(missing_docs)] // tests say in their names what holds
 
 mod data;
+mod filters;
+mod interrupts;
 mod life;
 mod offload;

@@ -7,8 +7,10 @@ use vfring::{Checksum, L4, PacketType, PortConfig, RxInfo, TxInfo};
 use vfring_tests::bed::*;
 
 const V4: ([u8; 4], [u8; 4]) = ([198, 18, 0, 1], [198, 18, 7, 2]);
-const V6: ([u8; 16], [u8; 16]) =
-    ([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 2]);
+const V6: ([u8; 16], [u8; 16]) = (
+    [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+    [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 2],
+);
 
 /// Which packet to build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -453,7 +455,16 @@ fn large_sends_are_cut_into_right_segments() {
         let mut s = station(part, &world);
         for v6 in [false, true] {
             for tci in [None, Some(0x2064)] {
-                for (payload, mss) in [(5000, 1448), (20_000, 1448), (60_000, 8948), (1448, 1448), (1449, 1448), (2896, 1448), (100, 536), (3000, 1)] {
+                for (payload, mss) in [
+                    (5000, 1448),
+                    (20_000, 1448),
+                    (60_000, 8948),
+                    (1448, 1448),
+                    (1449, 1448),
+                    (2896, 1448),
+                    (100, 536),
+                    (3000, 1),
+                ] {
                     if payload > 2000 && mss == 1 && v6 {
                         continue; // once is enough
                     }

@@ -1,3 +1,0 @@
-//! Faults.
-#![allow(missing_docs)]
-fn main() {}
