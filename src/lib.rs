@@ -51,6 +51,9 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("vfring needs 64-bit Linux: it is built on VFIO and hugepages");
 
+#[cfg(not(feature = "igbvf"))]
+compile_error!("vfring without a driver can do nothing: enable the feature `igbvf`");
+
 mod addr;
 #[path = "../drivers/mod.rs"]
 pub mod drivers;

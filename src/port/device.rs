@@ -41,7 +41,6 @@ pub(crate) struct Caps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RingKind {
     /// 82576 and I350.
-    #[cfg_attr(not(feature = "igbvf"), allow(dead_code))]
     Igb {
         /// The I350's byte order of VLAN tags on loopback frames (igbvf.md 4.4).
         big_endian_loopback_tag: bool,
