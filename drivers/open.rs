@@ -1,8 +1,11 @@
 //! From a spec to an opened port: which bus, which family.
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
+
 use crate::error::{Error, Result};
 use crate::mmio::{Bus, PciId};
+use crate::pci::{PciFunction, SysfsRoot};
 use crate::port::device::Device;
 use crate::port::{Port, PortConfig};
 use crate::spec::DeviceSpec;
@@ -45,7 +48,10 @@ impl Port {
 
 fn open_device(spec: &DeviceSpec) -> Result<Box<dyn Device>> {
     match spec {
-        DeviceSpec::Pci(address) => attach(VfioBus::open(*address)?),
+        DeviceSpec::Pci(address) => {
+            check_id(&SysfsRoot::default().function(*address)?)?;
+            attach(VfioBus::open(*address)?)
+        }
         #[cfg(feature = "sim")]
         DeviceSpec::Sim(spec) => attach(super::sim::open(spec)?),
         #[cfg(not(feature = "sim"))]
@@ -53,15 +59,63 @@ fn open_device(spec: &DeviceSpec) -> Result<Box<dyn Device>> {
     }
 }
 
+/// Refuses a function of no known family before anybody is told to bind it to vfio-pci. A PF passes: what
+/// [`VfioBus::open`] says to one helps more.
+fn check_id(function: &PciFunction) -> Result<()> {
+    let is_pf = function.vf.is_none() && function.sriov.is_some();
+    if is_pf { Ok(()) } else { family(function.address, function.id).map(drop) }
+}
+
+/// The families of drivers.
+enum Family {
+    #[cfg(feature = "igbvf")]
+    Igbvf,
+}
+
+/// The family that knows an id.
+fn family(device: impl Display, id: PciId) -> Result<Family> {
+    match (id.vendor, id.device) {
+        #[cfg(feature = "igbvf")]
+        (INTEL, 0x10ca | 0x1520 | 0x152d | 0x152f) => Ok(Family::Igbvf),
+        _ => Err(Error::device(device, format!("no driver for {id}; {SUPPORTED}"))),
+    }
+}
+
 /// Gives the bus to the family that knows its id.
 fn attach<B: Bus + 'static>(bus: B) -> Result<Box<dyn Device>> {
-    let id = bus.id();
-    match id {
+    match family(bus.name(), bus.id())? {
         #[cfg(feature = "igbvf")]
-        PciId { vendor: INTEL, device: 0x10ca | 0x1520 | 0x152d | 0x152f } => {
-            Ok(Box::new(super::igbvf::Igbvf::open(bus)?))
+        Family::Igbvf => Ok(Box::new(super::igbvf::Igbvf::open(bus)?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pci::fake::FakeSysfs;
+
+    #[test]
+    fn an_unknown_id_is_refused_by_its_id_and_not_for_its_driver() {
+        let sysfs = FakeSysfs::new();
+        sysfs.device("0000:00:1f.2", "8086:2922").driver("0000:00:1f.2", "ahci");
+        sysfs.pf("0000:3b:00.0", "8086:1572", 64, 1).vf("0000:3b:02.0", "8086:154c", "0000:3b:00.0", 0);
+        sysfs.device("0000:00:1e.0", "1af4:1003");
+        for (address, id) in
+            [("0000:00:1f.2", "8086:2922"), ("0000:3b:02.0", "8086:154c"), ("0000:00:1e.0", "1af4:1003")]
+        {
+            let error = check_id(&sysfs.root().function(address.parse().unwrap()).unwrap()).unwrap_err().to_string();
+            assert_eq!(error, format!("{address}: no driver for {id}; {SUPPORTED}"));
         }
-        PciId { vendor: INTEL, .. } => Err(Error::device(bus.name(), format!("no driver for {id}; {SUPPORTED}"))),
-        _ => Err(Error::device(bus.name(), format!("{id} is not an Intel VF; {SUPPORTED}"))),
+    }
+
+    #[test]
+    fn known_vfs_and_any_pf_pass_the_look_at_the_id() {
+        let sysfs = FakeSysfs::new();
+        sysfs.pf("0000:3b:00.0", "8086:1572", 64, 0);
+        sysfs.pf("0000:01:00.0", "8086:10c9", 7, 1).vf("0000:01:10.0", "8086:10ca", "0000:01:00.0", 0);
+        sysfs.device("0000:00:05.0", "8086:1520");
+        for address in ["0000:3b:00.0", "0000:01:00.0", "0000:01:10.0", "0000:00:05.0"] {
+            check_id(&sysfs.root().function(address.parse().unwrap()).unwrap()).unwrap();
+        }
     }
 }
