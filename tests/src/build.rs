@@ -21,21 +21,41 @@ pub fn root() -> PathBuf {
 
 /// Builds an example of the root package for this machine, in release mode, and returns its path.
 pub fn example(name: &str) -> Result<PathBuf> {
-    build(name, false)
+    build(name, Kind::Default)
+}
+
+/// The same with the cargo feature `pcap`.
+pub fn pcap_example(name: &str) -> Result<PathBuf> {
+    build(name, Kind::Pcap)
 }
 
 /// Builds an example as a static binary, which runs in a guest that has no C library.
 pub fn static_example(name: &str) -> Result<PathBuf> {
-    build(name, true)
+    build(name, Kind::Static)
 }
 
-fn build(name: &str, linked_statically: bool) -> Result<PathBuf> {
+/// Each kind has a folder of its own, so that they neither rebuild each other's dependencies nor take the place of
+/// each other's programs, which have the same name.
+#[derive(Clone, Copy)]
+enum Kind {
+    Default,
+    Pcap,
+    Static,
+}
+
+fn build(name: &str, kind: Kind) -> Result<PathBuf> {
     let _turn = BUILDING.lock().unwrap_or_else(|e| e.into_inner());
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root()).args(["build", "--release", "--example", name, "--message-format", "json"]);
-    if linked_statically {
-        // A folder of its own, so that the two kinds do not rebuild each other's dependencies.
-        cargo.args(["--target", STATIC_TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    match kind {
+        Kind::Default => {}
+        Kind::Pcap => {
+            let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+            cargo.args(["--features", "pcap"]).arg("--target-dir").arg(target.join("with-pcap"));
+        }
+        Kind::Static => {
+            cargo.args(["--target", STATIC_TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+        }
     }
     let output = cargo.output().map_err(Error::during("running cargo"))?;
     let text = String::from_utf8_lossy(&output.stdout);

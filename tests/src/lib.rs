@@ -1,8 +1,10 @@
 //! Test support for vfring: everything that a test needs and the library must not know.
 //!
-//! [`bed`] has stations on modelled ports. [`vm`] boots a Linux guest with an emulated IOMMU and SR-IOV NICs that nobody here wrote, and connects its NICs to
-//! network namespaces of this machine, so that ping, iperf3 and counted frames can pass through a program in it.
+//! [`bed`] has stations on modelled ports. [`build`] builds the examples, [`program`] runs them on this machine. [`vm`]
+//! boots a Linux guest with an emulated IOMMU and SR-IOV NICs that nobody here wrote, and connects its NICs to network
+//! namespaces of this machine, so that ping, iperf3 and counted frames can pass through a program in it.
 
 pub mod bed;
 pub mod build;
+pub mod program;
 pub mod vm;
