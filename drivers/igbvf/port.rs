@@ -3,8 +3,8 @@
 //! Owns the bus, the mailbox, and what was programmed into the function (which rings run, which address is in force).
 //! The port framework calls it, always from the thread that holds the port or its control; the queues' own threads
 //! get doorbells and nothing else. What always holds: every wait has a deadline, reads of all ones end in
-//! [`Error::Gone`] or [`Health::Gone`], a `reset` that fails with [`Error::Timeout`] has silenced the function all the same
-//! (only the PF does not answer), and a ring is checked against the part's limits before its address reaches a register.
+//! [`Error::Gone`] or [`Health::Gone`], and a ring is checked against the part's limits before its address reaches a
+//! register.
 #![forbid(unsafe_code)]
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -76,6 +76,8 @@ pub(crate) struct Igbvf<B: Bus> {
     rx_len: [u32; QUEUES],
     tx_len: [u32; QUEUES],
     counters: CounterSet,
+    /// Since the last reset that stopped every queue, none was started.
+    silent: bool,
 }
 
 impl<B: Bus> Igbvf<B> {
@@ -131,6 +133,7 @@ impl<B: Bus> Igbvf<B> {
             rx_len: [0; QUEUES],
             tx_len: [0; QUEUES],
             counters: CounterSet::default(),
+            silent: false,
         })
     }
 
@@ -193,7 +196,7 @@ impl<B: Bus> Igbvf<B> {
         let ctrl = self.read(CTRL)?;
         self.write(CTRL, ctrl | CTRL_RST);
         if !self.queues_stopped()? {
-            // No timeout, which would mean that the function is silent and only its PF does not answer.
+            self.silent = false;
             let ms = DISABLE_DEADLINE.as_millis();
             return Err(Error::device(
                 self.bus.name(),
@@ -201,6 +204,7 @@ impl<B: Bus> Igbvf<B> {
             ));
         }
         self.bus.pause(DRAIN);
+        self.silent = true;
         Ok(())
     }
 
@@ -347,7 +351,7 @@ impl<B: Bus> Device for Igbvf<B> {
         self.mailbox.close();
         if function_reset {
             // Without a reset method CTRL.RST alone has to do.
-            self.bus.reset_function()?;
+            self.silent |= self.bus.reset_function()?;
         }
         // FLR and a reset of the PF through sysfs both clear it, and the BARs read 0 until Memory Space is back.
         self.bus.set_bus_master(true)?;
@@ -367,6 +371,10 @@ impl<B: Bus> Device for Igbvf<B> {
         self.flush()?;
         self.counters.rebase(base);
         Ok(())
+    }
+
+    fn is_silent(&self) -> bool {
+        self.silent
     }
 
     fn restore(&mut self, settings: &Settings) -> Result<()> {
@@ -480,6 +488,7 @@ impl<B: Bus> Device for Igbvf<B> {
         // No reset is known to clear head write-back, and with it on the device would not write DD.
         self.write(TDWBAL(n), 0);
         self.write(TDWBAH(n), 0);
+        self.silent = false;
         self.write(TXDCTL(n), XDCTL_ENABLE | TX_THRESHOLDS);
         self.flush()?;
         self.tx_len[usize::from(n)] = len;
@@ -502,6 +511,7 @@ impl<B: Bus> Device for Igbvf<B> {
         // Before ENABLE, while both are still ours; equal means empty until the queue's thread rings.
         self.write(RDH(n), 0);
         self.write(RDT(n), 0);
+        self.silent = false;
         self.write(RXDCTL(n), XDCTL_ENABLE | RX_THRESHOLDS);
         self.flush()?;
         self.rx_len[usize::from(n)] = len;

@@ -151,7 +151,7 @@ impl Inner {
             self.port.device.reset(false)?;
             self.port.device.restore(&settings)?;
         }
-        self.program(|_| true)?;
+        self.program(&vec![true; self.sides.len()])?;
         let word = self.word();
         self.sides.iter().for_each(|side| side.gate.enable(word));
         // Totals go on from an earlier start: they are there before the first reset of this one.
@@ -160,11 +160,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Programs the rings of the queues that `which` names, transmit first, and the interrupts of all.
-    fn program(&mut self, which: impl Fn(&Side) -> bool) -> Result<()> {
+    /// Programs the rings of the queues whose place in `wanted` says so, transmit first, and the interrupts of all.
+    fn program(&mut self, wanted: &[bool]) -> Result<()> {
         for receive in [false, true] {
-            for side in self.sides.iter().filter(|s| s.receive == receive && which(s)) {
-                start_queue(&mut self.port, side)?;
+            for (side, &wanted) in self.sides.iter().zip(wanted) {
+                if wanted && side.receive == receive {
+                    start_queue(&mut self.port, side)?;
+                }
             }
         }
         if self.port.connect(&self.events)? {
@@ -231,22 +233,23 @@ impl Inner {
             return;
         }
         let settings = self.port.config.settings.clone();
+        // Asked once: a queue that acknowledges while the others are programmed must not be enabled with them.
+        let ready: Vec<bool> = self.sides.iter().map(|s| s.gate.is_quiet(word) && !s.gate.is_gone()).collect();
         let done = self
             .port
             .device
             .reset(false)
             .and_then(|()| self.port.device.restore(&settings))
-            .and_then(|()| self.program(|side| side.gate.is_quiet(word) && !side.gate.is_gone()));
+            .and_then(|()| self.program(&ready));
         match done {
             Ok(()) => {
-                let quiet: Vec<bool> = self.sides.iter().map(|s| s.gate.is_quiet(word) && !s.gate.is_gone()).collect();
                 self.recoveries += 1;
                 self.resetting_since = None;
                 // The next epoch is not known before the word has it; a queue that looks in between only rests.
                 self.shared.word.go(PortState::Running);
                 let word = self.word();
-                for (side, quiet) in self.sides.iter().zip(quiet) {
-                    if quiet {
+                for (side, ready) in self.sides.iter().zip(ready) {
+                    if ready {
                         side.gate.enable(word);
                     }
                 }
@@ -278,29 +281,27 @@ impl Inner {
             self.sample();
         }
         self.go(PortState::Stopping);
-        let word = self.word();
+        let stopping = self.word();
         let start = self.port.device.bus().now();
-        while self.sides.iter().any(|s| !s.gate.is_quiet(word))
+        while self.sides.iter().any(|s| !s.gate.is_quiet(stopping))
             && self.port.device.bus().now().saturating_sub(start) < deadline
         {
             self.port.device.bus().pause(STOP_STEP);
         }
         // Queues that stay silent are reset under their feet: the device stops, whatever they do.
         let reset = self.port.device.reset(true);
-        let quiet = match &reset {
-            // A PF that does not answer, or a device that is gone, comes after the function's own reset.
-            Ok(()) | Err(Error::Timeout { .. } | Error::Gone { .. }) => true,
-            Err(_) => false,
-        };
         self.go(PortState::Dead);
         let word = self.word();
-        if quiet {
-            // SAFETY: the device has been reset above and does no DMA; the word is Dead for good, so no queue of this
-            // start is enabled again.
+        // The reset may have failed after it silenced the device: a PF that does not answer comes later.
+        if self.port.device.is_silent() {
+            // SAFETY: the device does no DMA, as it just said; the word is Dead for good, so no queue of this start is
+            // enabled again.
             unsafe { self.shared.quarantine.open() };
             // What cannot be unmapped stays mapped, and alive, until the bus goes.
             let _ = self.port.device.bus().unmap_dma(&self.region);
         }
+        // A queue that let go of the device under Stopping need not see Dead as well.
+        self.sides.retain(|s| !s.gate.is_quiet(stopping));
         let mut port = self.port;
         port.earlier = Some(Earlier { sides: self.sides, word });
         reset.map(|()| port)

@@ -149,6 +149,9 @@ pub(crate) trait Device: Send {
     /// setting is lost. Bounded by the family's deadlines; a PF that is not ready is an [`Error::Timeout`](crate::Error),
     /// to be tried again.
     fn reset(&mut self, function_reset: bool) -> Result<()>;
+    /// True when the device does no DMA: a reset got as far as stopping every queue, whatever it returned in the end, and
+    /// none was started since. Memory that the device was given may be used again only while this is so.
+    fn is_silent(&self) -> bool;
     /// Tells the PF all of `settings`. Called after `reset`, before queues start. Refusals of what was only inherited
     /// (a MAC that the PF fixes) are no errors.
     fn restore(&mut self, settings: &Settings) -> Result<()>;

@@ -7,7 +7,8 @@
 //!
 //! 1. DMA memory is mapped before a ring that names it is programmed, and unmapped only after a reset.
 //! 2. Control never touches ring memory; a queue never touches registers but its doorbells.
-//! 3. Between starts the function is in reset: no queue of it runs.
+//! 3. Between starts the function is in reset: no queue of it runs. One that cannot be reset keeps its memory: nothing
+//!    is unmapped and no buffer goes home.
 //! 4. A port is not started again while a queue of an earlier start has not let go: its doorbell could reach the new ring.
 
 mod config;
@@ -15,6 +16,8 @@ mod control;
 pub(crate) mod device;
 mod service;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -169,8 +172,12 @@ impl DmaTarget for Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        // The function is in reset (rule 3), so nothing of it uses the pools. What cannot be unmapped stays mapped, and
-        // alive, until the bus goes.
+        // A device that could not be reset may still write to what it was given: the bus unmaps that when it has taken bus
+        // mastering from the device, and never gives its addresses to other memory before.
+        if !self.device.is_silent() {
+            return;
+        }
+        // What cannot be unmapped stays mapped, and alive, until the bus goes.
         for mapped in self.pools.drain(..) {
             let _ = self.device.bus().unmap_dma(mapped.handle.region());
         }

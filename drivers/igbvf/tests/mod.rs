@@ -105,10 +105,31 @@ fn opening_touches_no_register() {
 fn a_queue_that_never_stops_fails_the_reset_before_the_pf_is_told() {
     let mut vf = Igbvf::open(Fake { queues_stick: true, ..Fake::new(0x10CA) }).unwrap();
     let (result, time) = elapsed(&mut vf, |vf| vf.reset(true));
-    // Not a timeout: those promise a silent function.
     assert!(matches!(result, Err(Error::Device { reason, .. }) if reason.contains("CTRL.RST")));
+    assert!(!vf.is_silent());
     assert!(time >= 20 * MS && time < 30 * MS, "{time:?}");
     assert_eq!(vf.fake().requests.len(), 0);
+}
+
+#[test]
+fn a_function_is_silent_from_a_reset_that_stopped_it_to_the_first_queue_that_starts() {
+    let mut vf = Igbvf::open(Fake::new(0x10CA)).unwrap();
+    assert!(!vf.is_silent(), "a killed process may have left queues running");
+    vf.fake().answers = false;
+    assert!(is_timeout(vf.reset(false)));
+    assert!(vf.is_silent(), "only the PF does not answer");
+    vf.fake().answers = true;
+    vf.reset(true).unwrap();
+    assert!(vf.is_silent());
+    vf.start_rx(&ring(0, 2048)).unwrap();
+    assert!(!vf.is_silent());
+    // Gone, and nothing has stopped it; then the kernel could reset it all the same.
+    vf.fake().dead_from = Some(0);
+    assert!(vf.reset(false).is_err() && !vf.is_silent());
+    assert!(vf.reset(true).is_err() && vf.is_silent());
+    let mut vf = ready();
+    vf.start_tx(&ring(1, 0)).unwrap();
+    assert!(!vf.is_silent());
 }
 
 #[test]
