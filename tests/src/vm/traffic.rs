@@ -40,6 +40,10 @@ const LARGEST_BURST: u64 = 128;
 /// The receiver's socket buffer: a second of 60-byte frames at 100 kpps, as the kernel accounts them.
 const RECEIVE_BUFFER: libc::c_int = 128 << 20;
 
+/// How long a sender that follows a receiver waits for frames in flight before it takes them for lost: no scheduler
+/// keeps QEMU from running that long.
+const LOST_AFTER: Duration = Duration::from_millis(500);
+
 /// How often the receiver looks whether it should end.
 const RECEIVE_TICK: Duration = Duration::from_millis(20);
 
@@ -53,6 +57,7 @@ pub struct PacedSender {
     frame_len: usize,
     rate: u32,
     stream: u32,
+    follow: Option<(Arc<Shared>, u64)>,
 }
 
 /// What a sender did.
@@ -79,6 +84,7 @@ impl PacedSender {
             frame_len: SHORTEST,
             rate: 10_000,
             stream: 1,
+            follow: None,
         }
     }
 
@@ -102,6 +108,14 @@ impl PacedSender {
         self
     }
 
+    /// Keeps at most `window` frames between this sender and a receiver of its stream: below the rate when frames are
+    /// late, and caught up later. QEMU's `igb` drops what finds a VF's ring full, and on a busy machine the forwarder
+    /// may not run for longer than a ring lasts; with a window below the ring size every lost frame is somebody's fault.
+    pub fn following(mut self, receiver: &Receiver, window: u64) -> PacedSender {
+        self.follow = Some((Arc::clone(&receiver.shared), window));
+        self
+    }
+
     /// Sends for `duration`: rate times duration frames, exactly.
     pub fn send_for(&self, duration: Duration) -> Result<Sent> {
         self.send((duration.as_secs_f64() * f64::from(self.rate)).round() as u64)
@@ -118,10 +132,12 @@ impl PacedSender {
         let pattern = pattern();
         let mut frame = vec![0; self.frame_len];
         let (mut next, mut refused) = (0, 0);
+        let mut window = self.follow.as_ref().map(|(shared, size)| Window::new(shared, *size));
         let started = Instant::now();
         while next < count {
             let due = (started.elapsed().as_secs_f64() * f64::from(self.rate)) as u64;
-            let until = due.min(next + LARGEST_BURST).min(count);
+            let open = window.as_mut().map_or(u64::MAX, |window| window.open_until(next));
+            let until = due.min(next + LARGEST_BURST).min(open).min(count);
             while next < until {
                 fill(&mut frame, &pattern, self.destination, self.source, self.stream, next);
                 // SAFETY: the buffer is `frame`, alive and of this length; the kernel copies from it before it returns.
@@ -139,6 +155,39 @@ impl PacedSender {
         }
         let frames = count - refused;
         Ok(Sent { frames, refused, bytes: frames * self.frame_len as u64, wall: started.elapsed() })
+    }
+}
+
+/// How far a sender that follows a receiver may go.
+struct Window<'a> {
+    receiver: &'a Shared,
+    size: u64,
+    /// Frames that the receiver had counted before the first one was sent.
+    before: u64,
+    /// Frames taken for lost.
+    lost: u64,
+    /// What had arrived when something last arrived, and when that was.
+    progress: (u64, Instant),
+}
+
+impl Window<'_> {
+    fn new(receiver: &Shared, size: u64) -> Window<'_> {
+        let before = receiver.frames.load(Ordering::Relaxed);
+        Window { receiver, size, before, lost: 0, progress: (0, Instant::now()) }
+    }
+
+    /// The sequence number before which the sender must stop, when it has sent `sent`.
+    fn open_until(&mut self, sent: u64) -> u64 {
+        let arrived = self.receiver.frames.load(Ordering::Relaxed) - self.before;
+        // What was taken for lost may have been late.
+        self.lost = self.lost.min(sent.saturating_sub(arrived));
+        if arrived != self.progress.0 || arrived + self.lost >= sent {
+            self.progress = (arrived, Instant::now());
+        } else if self.progress.1.elapsed() > LOST_AFTER {
+            self.lost = sent - arrived;
+            self.progress = (arrived, Instant::now());
+        }
+        arrived + self.lost + self.size
     }
 }
 
@@ -381,6 +430,25 @@ fn overrun(socket: &OwnedFd) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_moves_with_what_arrives_and_over_what_is_lost() {
+        let shared = Shared::default();
+        shared.frames.store(5, Ordering::Relaxed);
+        let mut window = Window::new(&shared, 100);
+        assert_eq!(window.open_until(0), 100);
+        shared.frames.store(65, Ordering::Relaxed);
+        assert_eq!(window.open_until(100), 160);
+        assert_eq!(window.open_until(160), 160);
+        std::thread::sleep(LOST_AFTER * 2);
+        assert_eq!(window.open_until(160), 260);
+        assert_eq!(window.open_until(260), 260);
+        shared.frames.store(165, Ordering::Relaxed);
+        assert_eq!(window.open_until(260), 360);
+        // Late, not lost.
+        shared.frames.store(265, Ordering::Relaxed);
+        assert_eq!(window.open_until(260), 360);
+    }
 
     #[test]
     fn a_change_of_any_byte_behind_the_addresses_is_noticed() {
