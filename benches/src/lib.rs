@@ -31,6 +31,23 @@ pub struct Rig {
     stock: Burst,
 }
 
+/// How the queues are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// As they are by default.
+    Plain,
+    /// Without the CPU's vector instructions.
+    Portable,
+    /// With metadata on receive and offloads on transmit.
+    Metadata,
+}
+
+impl Kind {
+    /// Every kind, with its name in reports.
+    pub const ALL: [(&'static str, Kind); 3] =
+        [("plain", Kind::Plain), ("portable", Kind::Portable), ("metadata", Kind::Metadata)];
+}
+
 /// What the driver does in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
@@ -58,15 +75,17 @@ impl Path {
 }
 
 impl Rig {
-    /// Opens and starts a port, with or without metadata and offloads.
+    /// Opens and starts a port.
     ///
     /// # Errors
     /// What opening and starting a port returns.
-    pub fn new(burst: usize, metadata: bool) -> Result<Rig> {
+    pub fn new(burst: usize, kind: Kind) -> Result<Rig> {
         let world = World::stepped(1);
         let port = world.add_igbvf(IgbOptions::default());
         world.bench_relax();
+        let metadata = kind == Kind::Metadata;
         let config = PortConfig::new().rings(RING, RING).rx_info(metadata).tx_offloads(metadata);
+        let config = config.vector(kind != Kind::Portable);
         let opened = Port::open(&world.spec(port), config)?;
         let pool = Mempool::builder().buffers(4096).on(&[&opened])?;
         let Started { control, mut rx, mut tx } = opened.start(&pool)?;

@@ -82,12 +82,9 @@ unsafe impl RxFormat for IgbRx {
     const DONE: u64 = rx::DD;
     const LAST: u64 = rx::EOP;
     const ERROR: u64 = rx::FRAME_ERRORS;
+    const LEN_SHIFT: u32 = rx::LEN_SHIFT;
+    const LEN_BITS: u32 = 16;
     type Quirks = Quirks;
-
-    #[inline(always)]
-    fn len(status: u64) -> u32 {
-        u32::from((status >> rx::LEN_SHIFT) as u16)
-    }
 
     #[inline(always)]
     fn info(word0: u64, status: u64, quirks: Quirks) -> RxInfo {
@@ -160,6 +157,9 @@ fn headers(info: &TxInfo) -> u32 {
 unsafe impl TxFormat for IgbTx {
     const MAX_SEGMENT: u32 = 0xFFFF;
     const CONTEXTS: usize = 2;
+    const WHOLE: u64 = tx::DATA | 1 << tx::EOP_SHIFT;
+    // DTALEN and PAYLEN.
+    const WHOLE_PER_BYTE: u64 = 1 | 1 << tx::PAYLEN_SHIFT;
 
     #[inline(always)]
     fn data(iova: u64, len: u32, total: u32, last: bool, report: bool) -> [u64; 2] {
@@ -169,13 +169,6 @@ unsafe impl TxFormat for IgbTx {
             | u64::from(report) << tx::RS_SHIFT
             | u64::from(total) << tx::PAYLEN_SHIFT;
         [iova, word1]
-    }
-
-    #[inline(always)]
-    fn whole(iova: u64, len: u16) -> [u64; 2] {
-        // DTALEN and PAYLEN are the same number at bits 0 and 46: one multiplication puts it in both.
-        const BOTH: u64 = 1 | 1 << tx::PAYLEN_SHIFT;
-        [iova, (tx::DATA | 1 << tx::EOP_SHIFT) + u64::from(len) * BOTH]
     }
 
     #[inline(always)]
@@ -385,6 +378,14 @@ mod tests {
             TxInfo { l4: L4::Sctp, ..tso },
         ] {
             assert_eq!(IgbTx::context(&bad, 0), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_whole_frame_is_what_data_makes_of_it() {
+        for len in [1, 60, 1514, 9018, u16::MAX] {
+            let (iova, total) = (0x1234_5678_9abc, u32::from(len));
+            assert_eq!(IgbTx::whole(iova, len), IgbTx::data(iova, total, total, true, false));
         }
     }
 

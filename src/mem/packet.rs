@@ -58,6 +58,12 @@ impl Link {
 }
 
 impl PacketBuf {
+    /// What the vector loops rely on: address, index, length and tag in this order without gaps.
+    pub(crate) const LAYOUT_IS_ADDR_INDEX_LEN_TAG: bool = std::mem::offset_of!(PacketBuf, addr) == 0
+        && std::mem::offset_of!(PacketBuf, index) == 8
+        && std::mem::offset_of!(PacketBuf, len) == 12
+        && std::mem::offset_of!(PacketBuf, tag) == 14;
+
     /// A handle from its parts.
     ///
     /// # Safety

@@ -25,6 +25,7 @@ pub struct PortConfig {
     pub(crate) settings: Settings,
     pub(crate) rx_info: bool,
     pub(crate) tx_offloads: bool,
+    pub(crate) vector: bool,
     pub(crate) interrupts: bool,
 }
 
@@ -53,6 +54,7 @@ impl PortConfig {
             },
             rx_info: false,
             tx_offloads: false,
+            vector: true,
             interrupts: false,
         }
     }
@@ -102,6 +104,13 @@ impl PortConfig {
     /// Obey the [`TxInfo`](crate::TxInfo) of packets that are sent.
     pub fn tx_offloads(mut self, on: bool) -> Self {
         self.tx_offloads = on;
+        self
+    }
+
+    /// Use the CPU's vector instructions where it has them and the VF's descriptors suit them (the default). Packets are
+    /// the same either way.
+    pub fn vector(mut self, on: bool) -> Self {
+        self.vector = on;
         self
     }
 

@@ -12,7 +12,9 @@ use crate::addr::Iova;
 use crate::error::{Error, Result};
 use crate::event::eventfd;
 use crate::mem::{HugeRegion, Mempool, Pages, PoolHandle};
-use crate::ring::{Attached, Descriptors, Gate, QueueLink, RxCounts, RxInterrupt, RxParts, Shared, TxCounts, TxParts};
+use crate::ring::{
+    Attached, Descriptors, Gate, Kernel, QueueLink, RxCounts, RxInterrupt, RxParts, Shared, TxCounts, TxParts,
+};
 
 /// Rings start on page boundaries: more than any family asks for.
 const RING_ALIGN: usize = 4096;
@@ -109,6 +111,7 @@ impl Port {
                 iova_delta: iova.0.wrapping_sub(pool.handle().region().addr() as u64),
                 buffer_len,
                 want_info: self.config.rx_info,
+                kernel: Kernel::best(self.config.vector),
                 counts: counts.clone(),
                 interrupt,
             });
@@ -128,6 +131,7 @@ impl Port {
                 max_frame: self.config.max_frame(),
                 max_segments: self.device.caps().max_segments,
                 offloads: self.config.tx_offloads,
+                kernel: Kernel::best(self.config.vector),
                 counts: counts.clone(),
             });
             tx_counts.push(counts);

@@ -84,6 +84,19 @@ impl Descriptors {
 pub(crate) struct Words(NonNull<AtomicU64>);
 
 impl Words {
+    /// The words from `index` on.
+    #[inline(always)]
+    pub(crate) fn from(self, index: usize) -> Words {
+        // Never dereferenced but through the unsafe functions below, whose contracts bound the sum.
+        Words(NonNull::new(self.0.as_ptr().wrapping_add(index)).unwrap_or(self.0))
+    }
+
+    /// The address of the word at `index`, for vector accesses.
+    #[inline(always)]
+    pub(crate) fn at(self, index: usize) -> *const u64 {
+        self.0.as_ptr().cast::<u64>().wrapping_add(index)
+    }
+
     /// The word at `index`.
     ///
     /// # Safety

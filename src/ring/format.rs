@@ -11,9 +11,9 @@ use crate::mem::{RxInfo, TxInfo};
 ///
 /// # Safety
 /// `DONE` must be a bit of word `STATUS` that the device sets only after the buffer and the other words are written
-/// and that reads 0 in an armed descriptor; `len` must return what the device stored, unaltered. The ring checks the
-/// length against the buffer, so a lying device is harmless, but a wrong `DONE` hands out buffers that the device
-/// still writes. `len` must be a bit field: the length of two status words ORed is the OR of their lengths.
+/// and that reads 0 in an armed descriptor; the length's field must be where the device
+/// stores it, and `len` not be overridden. The ring checks the length against the buffer, so a lying device is harmless, but
+/// a wrong `DONE` hands out buffers that the device still writes.
 pub unsafe trait RxFormat: Send + 'static {
     /// Words of a descriptor: 2 or 4.
     const WORDS: usize;
@@ -28,8 +28,16 @@ pub unsafe trait RxFormat: Send + 'static {
     /// State of the format that depends on the part (byte order quirks).
     type Quirks: Copy + Send + 'static;
 
-    /// Bytes in this buffer.
-    fn len(status: u64) -> u32;
+    /// Lowest bit of the length, in word `STATUS`.
+    const LEN_SHIFT: u32;
+    /// Bits of the length, at most 16.
+    const LEN_BITS: u32;
+
+    /// Bytes in this buffer. The length of two status words ORed is the OR of their lengths, which the ring relies on.
+    #[inline(always)]
+    fn len(status: u64) -> u32 {
+        (status >> Self::LEN_SHIFT) as u32 & ((1 << Self::LEN_BITS) - 1)
+    }
     /// The metadata, from word 0 and the status word of the packet's last descriptor.
     fn info(word0: u64, status: u64, quirks: Self::Quirks) -> RxInfo;
 }
@@ -38,19 +46,25 @@ pub unsafe trait RxFormat: Send + 'static {
 ///
 /// # Safety
 /// `done` must be true only for a word that the device wrote after it had read the whole frame of the descriptor, and
-/// false for every word that `data` returns. `data` must make the device read `len` bytes at `iova` and nothing else.
+/// false for every word that `data` returns. `data` and `whole` must make the device read `len` bytes at `iova` and nothing
+/// else, and `whole` must be what `data` is for the same frame; it must not be overridden.
 pub unsafe trait TxFormat: Send + 'static {
     /// Most bytes of payload that one descriptor can carry.
     const MAX_SEGMENT: u32;
     /// Contexts a queue remembers (0: a context goes before every frame that needs one).
     const CONTEXTS: usize;
+    /// Second word of `data(_, 0, 0, true, false)`.
+    const WHOLE: u64;
+    /// What each byte of a whole frame adds to it: a 1 at the place of every length field.
+    const WHOLE_PER_BYTE: u64;
 
     /// A data descriptor. `len` are the bytes of this buffer, `total` those of the whole frame.
     fn data(iova: u64, len: u32, total: u32, last: bool, report: bool) -> [u64; 2];
-    /// As `data` for a frame in one buffer, without a report: what the fast path writes.
+    /// As `data` for a frame in one buffer, without a report: what the fast path writes. Its second word is
+    /// `WHOLE + len * WHOLE_PER_BYTE`.
     #[inline(always)]
     fn whole(iova: u64, len: u16) -> [u64; 2] {
-        Self::data(iova, len.into(), len.into(), true, false)
+        [iova, Self::WHOLE + u64::from(len) * Self::WHOLE_PER_BYTE]
     }
     /// The same with offloads: refers to context slot `context`. For TSO, `total` still is the whole frame.
     fn data_offload(iova: u64, len: u32, total: u32, last: bool, report: bool, info: &TxInfo, context: u8) -> [u64; 2];

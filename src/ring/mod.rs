@@ -1,11 +1,14 @@
 //! Descriptor rings: generic over the NIC's descriptor format, knowing no NIC.
 //!
-//! `rx` and `tx` are the data path; `format` is what a NIC family supplies; `descriptors` is the memory shared with the
+//! `rx` and `tx` are the data path, `kernel` and `avx2` their inner loops; `format` is what a NIC family supplies; `descriptors` is the memory shared with the
 //! device; `state`, `quarantine` and `link` are where queues meet the port's control. The data path neither panics
 //! nor allocates nor locks: the two exceptions, recovery after a device reset and dropping a queue, are marked cold.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod descriptors;
 mod format;
+mod kernel;
 mod link;
 mod quarantine;
 mod rx;
@@ -20,6 +23,7 @@ pub use state::PortState;
 pub use tx::{TxQueue, TxQueueStats};
 
 pub(crate) use descriptors::Descriptors;
+pub(crate) use kernel::Kernel;
 pub(crate) use link::{QueueLink, Shared};
 pub(crate) use rx::{RxCounts, RxInterrupt, RxParts};
 pub(crate) use state::{Gate, Word};

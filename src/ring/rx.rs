@@ -11,11 +11,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use super::descriptors::Descriptors;
 use super::format::RxFormat;
+use super::kernel::{self, GROUP, Kernel, RxRun};
 use super::link::{Count, InFlight, QueueLink};
 use super::state::Turn;
 use crate::error::{Error, Result};
@@ -23,8 +25,6 @@ use crate::event;
 use crate::mem::{Burst, CACHE_SIZE, PacketBuf, PoolCache, PoolHandle};
 use crate::mmio::Doorbell;
 
-/// Descriptors handled in one straight line.
-const GROUP: usize = 8;
 /// The tail is written when this many descriptors wait for it, or an eighth of the ring.
 const TAIL_STEP: u32 = 32;
 
@@ -86,6 +86,7 @@ pub(crate) struct RxParts {
     /// Bytes the device may write to a buffer.
     pub(crate) buffer_len: u16,
     pub(crate) want_info: bool,
+    pub(crate) kernel: Kernel,
     pub(crate) counts: Arc<RxCounts>,
     pub(crate) interrupt: Option<RxInterrupt>,
 }
@@ -94,6 +95,7 @@ pub(crate) struct RxParts {
 pub struct RxQueue<F: RxFormat> {
     parts: RxParts,
     quirks: F::Quirks,
+    kernel: Kernel,
     /// Buffer number per descriptor.
     slots: Box<[u32]>,
     next: u32,
@@ -132,6 +134,7 @@ impl<F: RxFormat> RxQueue<F> {
         let tag = parts.pool.number();
         let tail_step = TAIL_STEP.min(size as u32 / 8).max(1);
         Some(RxQueue {
+            kernel: parts.kernel,
             parts,
             quirks,
             slots,
@@ -215,69 +218,30 @@ impl<F: RxFormat> RxQueue<F> {
         let most = cache.ensure((burst.limit() - burst.len()).min(to_end).min(CACHE_SIZE / 2)) / GROUP * GROUP;
         let Some(slots) = self.slots.get_mut(first..first + most) else { return };
         let fresh = cache.newest(most);
-        // Copies, because the stores below could be to `self` for all the compiler knows.
-        let (words, base, stride, tag) = (self.parts.ring.words(), self.data_base, self.stride, self.tag);
-        let limit = u32::from(self.parts.buffer_len);
-        let iova_base = (base as u64).wrapping_add(self.parts.iova_delta);
-        let mut at = first * F::WORDS;
-        let mut done = 0;
         let (places, infos) = burst.spare();
-        let (slots, places) = (slots.as_chunks_mut::<GROUP>().0, places.as_chunks_mut::<GROUP>().0);
-        let fresh = fresh.as_rchunks::<GROUP>().1;
-        // The same number of groups from each, so that the loop needs no checks.
-        let count = slots.len().min(places.len()).min(fresh.len());
-        let (slots, places, fresh) = (&mut slots[..count], &mut places[..count], &fresh[..count]);
-        for group in 0..count {
-            let (slots, places) = (&mut slots[group], &mut places[group]);
-            let fresh = &fresh[count - 1 - group]; // the newest first
-            let (mut all, mut any) = (u64::MAX, 0);
-            let mut status = [0u64; GROUP];
-            for i in (0..GROUP).rev() {
-                // SAFETY: there are as many descriptors as slots, and `slots` has this one's.
-                let word = unsafe { words.load(at + i * F::WORDS + F::STATUS) };
-                all &= word;
-                any |= word;
-                // A place that is written but not counted is nobody's; so is one that is written in part.
-                PacketBuf::write_len(&mut places[i], F::len(word) as u16);
-                if INFO {
-                    status[i] = word;
-                }
+        let run = RxRun {
+            words: self.parts.ring.words().from(first * F::WORDS),
+            slots: slots.as_chunks_mut::<GROUP>().0,
+            places: places.as_chunks_mut::<GROUP>().0,
+            fresh: fresh.as_rchunks::<GROUP>().1,
+            infos,
+            base: self.data_base,
+            stride: self.stride,
+            iova_base: (self.data_base as u64).wrapping_add(self.parts.iova_delta),
+            tag: self.tag,
+            limit: self.parts.buffer_len.into(),
+        };
+        // SAFETY: the run lies in the ring, from `next` on, where every descriptor and slot is the queue's; the fresh
+        // buffers are the cache's, which gives them up below.
+        let groups = unsafe {
+            match self.kernel {
+                #[cfg(target_arch = "x86_64")]
+                Kernel::Avx2(proof) if avx2::fits::<F>() => avx2::rx_groups::<F, INFO>(run, self.quirks, proof),
+                _ => kernel::rx_groups::<F, INFO>(run, self.quirks),
             }
-            let whole = F::DONE | F::LAST;
-            // No length has a bit that their union lacks, so where the union fits the buffer every one does. (Frames that
-            // fill more than half of a buffer whose size is no power of two may come one by one.)
-            if all & whole != whole || any & F::ERROR != 0 || F::len(any) > limit {
-                break;
-            }
-            // The loads above saw DONE; what the device wrote before it is visible after this.
-            fence(Ordering::Acquire);
-            if INFO {
-                for (i, (info, status)) in infos.iter_mut().skip(done).zip(status).take(GROUP).enumerate() {
-                    // SAFETY: as above.
-                    *info = F::info(unsafe { words.load(at + i * F::WORDS) }, status, self.quirks);
-                }
-            }
-            for i in 0..GROUP {
-                // SAFETY: the slot's buffer was the ring's alone, the device is done with it, the length written above
-                // fits it, and the slot gets another buffer below.
-                unsafe { PacketBuf::write_rest(&mut places[i], base, stride, slots[i], tag) };
-            }
-            for i in 0..GROUP {
-                let index = fresh[i];
-                slots[i] = index;
-                let at = at + i * F::WORDS;
-                // SAFETY: as above.
-                unsafe {
-                    words.store(at, iova_base.wrapping_add(index as u64 * stride as u64));
-                    for word in 1..F::WORDS {
-                        words.store(at + word, 0);
-                    }
-                }
-            }
-            at += GROUP * F::WORDS;
-            done += GROUP;
-        }
-        // SAFETY: `done` places were written above, each with a packet of its own.
+        };
+        let done = groups * GROUP;
+        // SAFETY: the kernel wrote `done` places, each with a packet of its own.
         unsafe { burst.grow::<INFO>(done) };
         cache.consume(done);
         self.advance(done as u32);

@@ -13,8 +13,11 @@
 
 use std::sync::Arc;
 
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use super::descriptors::Descriptors;
 use super::format::TxFormat;
+use super::kernel::{self, Kernel, TX_WORDS as WORDS, TxRun};
 use super::link::{Count, InFlight, QueueLink};
 use super::state::Turn;
 use crate::mem::{Burst, L4, POOL_MASK, PacketBuf, PoolCache, PoolHandle, TxInfo};
@@ -27,8 +30,6 @@ const MARK_STEP: u32 = 32;
 const MIN_FRAME: u32 = 60;
 /// The slot of a descriptor without a buffer.
 const NO_BUFFER: u32 = u32::MAX;
-/// Words of a transmit descriptor.
-const WORDS: usize = 2;
 
 /// What happened on a transmit queue. Counts since the port was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -93,6 +94,7 @@ pub(crate) struct TxParts {
     pub(crate) max_frame: u32,
     pub(crate) max_segments: u8,
     pub(crate) offloads: bool,
+    pub(crate) kernel: Kernel,
     pub(crate) counts: Arc<TxCounts>,
 }
 
@@ -263,31 +265,27 @@ impl<F: TxFormat> TxQueue<F> {
             let Some(packets) = burst.as_slice().get(from + done..) else { return done };
             let first = self.next as usize;
             let Some(slots) = self.slots.get_mut(first..first + room) else { return done };
-            let span = self.parts.max_frame.min(0xffff) - MIN_FRAME;
-            // Copies, because the stores to the ring could be to `self` for all the compiler knows.
-            let (words, delta, own) = (self.parts.ring.words(), self.iova_delta, self.tag);
-            let mut at = first * WORDS;
-            let mut last_word = 0;
-            for (packet, slot) in packets.iter().zip(slots.iter_mut()) {
-                let (addr, index, len, tag) = packet.parts();
-                if tag != own || u32::from(len).wrapping_sub(MIN_FRAME) > span {
-                    break;
+            let run = TxRun {
+                words: self.parts.ring.words().from(first * WORDS),
+                slots,
+                packets,
+                delta: self.iova_delta,
+                tag: self.tag,
+                shortest: MIN_FRAME as u16,
+                longest: self.parts.max_frame.min(0xffff) as u16,
+            };
+            // SAFETY: the run lies in the ring, from `next` on, and is no longer than what the device does not use; the
+            // packets written are forgotten by the caller.
+            let count = unsafe {
+                match self.parts.kernel {
+                    #[cfg(target_arch = "x86_64")]
+                    Kernel::Avx2(proof) if run.packets.len() >= avx2::TX_GROUP => avx2::tx_run::<F>(run, proof),
+                    _ => kernel::tx_run::<F>(run, 0),
                 }
-                let [word0, word1] = F::whole((addr as u64).wrapping_add(delta), len);
-                // SAFETY: the slot at this position exists, so the descriptor does; it is ours, as `in_flight` counts
-                // all that the device may still use.
-                unsafe {
-                    words.store(at, word0);
-                    words.store(at + 1, word1);
-                }
-                *slot = index;
-                last_word = word1;
-                at += WORDS;
-            }
-            let count = ((at - first * WORDS) / WORDS) as u32;
-            if count == 0 {
-                return done;
-            }
+            };
+            let Some(last) = count.checked_sub(1).and_then(|last| packets.get(last)) else { return done };
+            let last_word = F::whole(0, last.parts().2)[1];
+            let count = count as u32;
             self.unmarked += count;
             if self.unmarked >= self.mark_step {
                 self.mark(self.next + count - 1, last_word);

@@ -1,9 +1,9 @@
 //! The program that `benches/instructions` runs under callgrind: one path at one burst size, the driver's side inside
 //! `measured_round` and nothing else.
 //!
-//! usage: instructions PATH BURST plain|metadata
+//! usage: instructions PATH BURST plain|portable|metadata
 
-use vfring_bench::{Path, Rig};
+use vfring_bench::{Kind, Path, Rig};
 
 /// Rounds before counting: caches fill, the ring wraps.
 const WARM_UP: usize = 8;
@@ -20,15 +20,16 @@ fn measured_round(rig: &mut Rig, path: Path) -> usize {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [path, burst, kind] = arguments.as_slice() else {
-        eprintln!("usage: instructions PATH BURST plain|metadata");
+        eprintln!("usage: instructions PATH BURST plain|portable|metadata");
         std::process::exit(1);
     };
     let path = Path::ALL.iter().find(|(name, _)| name == path).map(|(_, path)| *path);
-    let (Some(path), Ok(burst)) = (path, burst.parse()) else {
-        eprintln!("instructions: no such path or burst");
+    let kind = Kind::ALL.iter().find(|(name, _)| name == kind).map(|(_, kind)| *kind);
+    let (Some(path), Ok(burst), Some(kind)) = (path, burst.parse(), kind) else {
+        eprintln!("instructions: no such path, burst or kind");
         std::process::exit(1);
     };
-    let mut rig = Rig::new(burst, kind == "metadata").expect("a model needs nothing of the machine");
+    let mut rig = Rig::new(burst, kind).expect("a model needs nothing of the machine");
     for _ in 0..WARM_UP {
         rig.prepare(path);
         rig.drive(path);
