@@ -157,8 +157,9 @@ pub(super) struct TxRun<'a> {
 pub(super) unsafe fn tx_run<F: TxFormat>(run: TxRun<'_>, from: usize) -> usize {
     let TxRun { words, slots, packets, delta, tag, shortest, longest } = run;
     let span = longest.saturating_sub(shortest);
+    let (Some(packets), Some(slots)) = (packets.get(from..), slots.get_mut(from..)) else { return from };
     let mut at = from * TX_WORDS;
-    for (packet, slot) in packets.iter().zip(slots.iter_mut()).skip(from) {
+    for (packet, slot) in packets.iter().zip(slots) {
         let (addr, index, len, packet_tag) = packet.parts();
         if packet_tag != tag || len.wrapping_sub(shortest) > span {
             break;
