@@ -121,7 +121,6 @@ impl Plan {
             Binding::Igbvf => guest.bind(&vf, "igbvf")?,
         }
         let group = guest.iommu_group(&vf)?;
-        guest.wait_carrier(&pf_netdev)?;
         let Plan { namespace, tap, address, vf_mac } = self;
         Ok(Side { namespace, tap, address, pf, pf_netdev, vf, vf_mac, group })
     }
@@ -142,6 +141,9 @@ impl Testbed {
         })?;
         let (a, b) = (a.set_up(&guest, 0, &config)?, b.set_up(&guest, 1, &config)?);
         guest.hugepages(config.hugepages)?;
+        // Making VFs took the links down; both come back side by side.
+        guest.wait_carrier(&a.pf_netdev)?;
+        guest.wait_carrier(&b.pf_netdev)?;
         Ok(Testbed { guest, a, b })
     }
 }
