@@ -75,6 +75,11 @@ impl Faults {
         self.list.contains(&fault)
     }
 
+    /// Register accesses so far.
+    pub(super) fn accesses(&self) -> u64 {
+        self.accesses
+    }
+
     /// Counts a register access; true when the PF is to reset at it.
     pub(super) fn on_access(&mut self) -> bool {
         self.accesses += 1;

@@ -288,6 +288,11 @@ impl World {
         self.port(port, |port, _| port.vf.clear_faults());
     }
 
+    /// Register accesses that drivers of a port have made so far: what the faults that strike at an access count in.
+    pub fn accesses(&self, port: PortId) -> u64 {
+        self.port(port, |port, _| port.vf.accesses())
+    }
+
     /// Sets the nine statistics registers of a port to `value`, so that they wrap soon.
     pub fn preset_counters(&self, port: PortId, value: u32) {
         self.port(port, |port, _| port.vf.preset_counters(value));

@@ -311,6 +311,10 @@ impl IgbVf {
         self.flap_at = None;
     }
 
+    pub(super) fn accesses(&self) -> u64 {
+        self.faults.accesses()
+    }
+
     pub(super) fn preset_counters(&mut self, value: u32) {
         self.stats.preset(value);
     }

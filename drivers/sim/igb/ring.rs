@@ -128,7 +128,8 @@ impl Ring {
 
     /// Stops the queue: by the driver (`lost` false) or behind its back.
     pub(super) fn stop(&mut self, env: &mut Env, lost: bool) {
-        if self.enabled {
+        // A reset by the driver ends the excuse: its queues have let go before.
+        if self.enabled || !lost {
             self.lost = lost;
         }
         (self.enabled, self.started, self.halted) = (false, false, false);
