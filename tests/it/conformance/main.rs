@@ -10,3 +10,5 @@ mod filters;
 mod interrupts;
 mod life;
 mod offload;
+mod ownership;
+mod threads;
