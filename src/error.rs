@@ -5,7 +5,7 @@
 //! default build from four seconds to twenty.
 #![forbid(unsafe_code)]
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 
 /// The result of every control operation.
@@ -76,8 +76,24 @@ impl Error {
     }
 }
 
+/// Writes on one line whatever the text quotes.
+struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            match part.chars().next_back().filter(|c| c.is_control()) {
+                Some(c) => write!(self.0, "{}{}", &part[..part.len() - c.len_utf8()], c.escape_default())?,
+                None => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = OneLine(f);
         match self {
             Error::Parse(text) | Error::Config(text) | Error::Memory(text) => f.write_str(text),
             Error::Device { device, reason } => write!(f, "{device}: {reason}"),
