@@ -307,16 +307,17 @@ impl Mailbox {
     pub(super) fn handshake<B: Bus>(&mut self, bus: &mut B) -> Result<Option<MacAddr>> {
         const WHAT: &str = "reset request";
         self.close();
-        self.own(bus, WHAT)?;
-        self.seen = V2pMailbox::empty();
-        self.post(bus, &[RESET], WHAT)?;
-        // The PF has just read the request, so a reset of its own that ended before is over and done with.
-        self.take(V2pMailbox::RSTD);
-        bus.pause(RESET_SETTLE);
-        let deadline = bus.now() + ANSWER_DEADLINE;
+        let mut deadline = None;
         loop {
+            self.own(bus, WHAT)?;
+            self.seen = V2pMailbox::empty();
+            self.post(bus, &[RESET], WHAT)?;
+            // The PF has just read the request, so a reset of its own that ended before is over and done with.
+            self.take(V2pMailbox::RSTD);
+            bus.pause(RESET_SETTLE);
+            let deadline = *deadline.get_or_insert(bus.now() + ANSWER_DEADLINE);
             let [word0, low, high] = self.fetch(bus, deadline, WHAT)?;
-            // The answer has no CTS; other PFs may set it. Anything else is a ping that crossed the request.
+            // The answer has no CTS; other PFs may set it.
             let mac = match word0 & !CTS {
                 word if word == RESET | ACK => {
                     let ([a, b, c, d], [e, f, ..]) = (low.to_le_bytes(), high.to_le_bytes());
@@ -325,6 +326,7 @@ impl Mailbox {
                 word if word == RESET | NACK => None,
                 // A PF that only ever pings must not hold us.
                 _ if bus.now() >= deadline => return Err(self.silent(bus, WHAT)),
+                // A ping: it crossed the request, or it was written over the answer, as when the link changes now.
                 _ => continue,
             };
             self.channel = Channel::Open;
