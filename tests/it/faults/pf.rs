@@ -1,0 +1,266 @@
+//! A PF that refuses, forgets, lies, or does not answer.
+
+use std::time::Duration;
+
+use super::resets::{assert_passes, recover};
+use vfring::drivers::sim::{Fault, IgbOptions};
+use vfring::{Port, PortConfig, PortState};
+use vfring_tests::bed::*;
+
+/// Faults under which the PF is of no use.
+const MUTE: [Fault; 6] = [
+    Fault::LoseAck,
+    Fault::LoseReply,
+    Fault::GarbageReply,
+    Fault::StsWithoutMessage,
+    Fault::RstiStuck,
+    Fault::PfHoldsBuffer,
+];
+/// Acknowledgement, answer, and the pauses around them (igbvf 3.1, 3.4).
+const HANDSHAKE: Duration = Duration::from_millis(2200);
+
+#[test]
+fn without_a_pf_nothing_opens_and_the_error_says_where_to_look() {
+    let world = world("mute_open");
+    for part in PARTS {
+        for fault in MUTE {
+            let id = world.add_igbvf(options(part, 1));
+            world.set_fault(id, fault);
+            let before = world.now();
+            let error = Port::open(&world.spec(id), PortConfig::new()).unwrap_err();
+            assert!(world.now() - before < HANDSHAKE, "{fault:?}: {:?}", world.now() - before);
+            let text = one_line(&error);
+            assert!(text.contains("PF") && text.contains(&world.spec(id).to_string()), "{fault:?}: {text}");
+            world.clear_faults(id);
+            drop(Port::open(&world.spec(id), PortConfig::new()).unwrap());
+        }
+    }
+    assert_no_violations(&world);
+}
+
+#[test]
+fn a_pf_that_falls_silent_before_the_start_fails_it() {
+    let world = world("mute_start");
+    for part in PARTS {
+        for fault in MUTE {
+            let id = world.add_igbvf(options(part, 1));
+            let port = Port::open(&world.spec(id), PortConfig::new()).unwrap();
+            let pool = pool_for(&port, 2048);
+            world.set_fault(id, fault);
+            let before = world.now();
+            match port.start(&pool) {
+                // What only a reset shows is not in the way of a start.
+                Ok(started) => {
+                    assert_eq!(fault, Fault::RstiStuck);
+                    drop(started);
+                }
+                Err(error) => drop(one_line(&error)),
+            }
+            // A request, a handshake, a request, and the reset of the port that is dropped.
+            assert!(world.now() - before < 4 * HANDSHAKE, "{fault:?}: {:?}", world.now() - before);
+            assert_home(&pool);
+            world.clear_faults(id);
+            let port = Port::open(&world.spec(id), PortConfig::new()).unwrap();
+            let mut s = Station::start(&world, id, port, &pool);
+            assert_passes(&mut s);
+            s.finish();
+        }
+    }
+}
+
+#[test]
+fn a_pf_that_falls_silent_while_the_port_runs_is_waited_for() {
+    let world = world("mute_running");
+    for part in PARTS {
+        for fault in MUTE {
+            let mut s = Station::new(&world, options(part, 1), PortConfig::new());
+            s.control.add_vlan(4).unwrap();
+            world.set_fault(s.id, fault);
+            let before = world.now();
+            let error = s.control.add_vlan(5).unwrap_err();
+            assert!(world.now() - before < HANDSHAKE, "{fault:?}");
+            one_line(&error);
+            // Only a handshake helps, and it is tried until it succeeds.
+            for _ in 0..5 {
+                let before = world.now();
+                assert_eq!(s.control.service(), PortState::Resetting, "{fault:?}");
+                assert!(world.now() - before < HANDSHAKE, "{fault:?}");
+                s.poll();
+                world.advance(Duration::from_millis(100));
+            }
+            world.clear_faults(s.id);
+            recover(&mut s);
+            assert_passes(&mut s);
+            let own = s.mac();
+            assert!(s.passes(own, Some(4)) && !s.passes(own, Some(5)), "{fault:?}: what was in force is, and no more");
+            s.finish();
+        }
+    }
+}
+
+#[test]
+fn a_port_stops_without_a_pf() {
+    let world = world("mute_stop");
+    for part in PARTS {
+        for fault in MUTE {
+            let mut s = Station::new(&world, options(part, 1), PortConfig::new());
+            s.send_by(0, &vec![frame(PEER, s.mac(), 60, 1); 10], 32);
+            world.set_fault(s.id, fault);
+            let (pool, id) = (s.pool.clone(), s.id);
+            let before = world.now();
+            let text = one_line(&s.stop().unwrap_err());
+            assert!(text.contains("PF"), "{text}");
+            assert!(world.now() - before < HANDSHAKE + DEADLINE, "{fault:?}");
+            // The function is silent whatever the PF says.
+            assert_home(&pool);
+            world.clear_faults(id);
+            let port = Port::open(&world.spec(id), PortConfig::new()).unwrap();
+            let mut s = Station::start(&world, id, port, &pool);
+            assert_passes(&mut s);
+            s.finish();
+        }
+    }
+}
+
+#[test]
+fn refusals_fail_what_asked_for_them_and_nothing_else() {
+    let world = world("nack");
+    for part in PARTS {
+        // Reset, MAC, multicast, VLAN, frame size, promiscuity.
+        for id_of_message in 1..=6u16 {
+            let id = world.add_igbvf(options(part, 1));
+            world.set_fault(id, Fault::NackRequest(id_of_message));
+            let port = Port::open(&world.spec(id), PortConfig::new()).unwrap();
+            let own = port.mac();
+            assert!(own.is_valid_station());
+            assert_eq!(own == mac(1), id_of_message != 1, "a reset that is refused assigns no address");
+            let pool = pool_for(&port, 2048);
+            match Station::try_start(&world, id, port, &pool) {
+                Ok(mut s) => {
+                    assert!(![3, 5].contains(&id_of_message));
+                    assert_passes(&mut s);
+                    let results = [
+                        (2, s.control.set_mac(mac(2))),
+                        (2, s.control.set_unicast(&[mac(3)])),
+                        (3, s.control.set_multicast(&["01:00:5e:00:00:01".parse().unwrap()])),
+                        (4, s.control.add_vlan(3)),
+                        (4, s.control.remove_vlan(3)),
+                        (6, s.control.set_promiscuous(false, true)),
+                    ];
+                    for (message, result) in results {
+                        assert_eq!(result.is_err(), message == id_of_message, "{message}: {result:?}");
+                        if let Err(error) = result {
+                            let text = one_line(&error);
+                            assert!(text.contains("PF"), "{text}");
+                        }
+                    }
+                    // A refusal is an answer: the port runs on.
+                    s.run(3);
+                    assert_eq!((s.control.state(), s.stats().recoveries), (PortState::Running, 0));
+                    assert_passes(&mut s);
+                    s.finish();
+                }
+                Err(error) => {
+                    assert!([3, 5].contains(&id_of_message), "{error}");
+                    let text = one_line(&error);
+                    assert!(text.contains("PF"), "{text}");
+                    assert_home(&pool);
+                }
+            }
+            assert_no_violations(&world);
+        }
+    }
+}
+
+#[test]
+fn a_pf_that_forgets_the_vf_without_a_reset_is_noticed() {
+    let world = world("forgotten");
+    for part in PARTS {
+        let mut s = Station::new(&world, options(part, 1), PortConfig::new());
+        // No RSTI is ever seen: only the ping without CTS, at the time of an unrelated request.
+        world.pf_reset(s.id);
+        world.pf_reset_done(s.id);
+        let error = s.control.add_vlan(3).unwrap_err();
+        one_line(&error);
+        assert_eq!(s.control.service(), PortState::Resetting);
+        recover(&mut s);
+        assert_passes(&mut s);
+        s.control.add_vlan(3).unwrap();
+        s.finish();
+    }
+}
+
+#[test]
+fn a_link_that_flaps_is_followed_and_is_no_reset() {
+    let world = world("flaps");
+    for part in PARTS {
+        for period in [Duration::from_millis(2), Duration::from_micros(700)] {
+            let mut s = Station::new(&world, options(part, 1), PortConfig::new());
+            world.set_fault(s.id, Fault::LinkFlaps(period));
+            let (mut up, mut down) = (0, 0);
+            for n in 0..300 {
+                s.control.service();
+                if s.control.link().up {
+                    up += 1
+                } else {
+                    down += 1
+                }
+                s.send_by(0, &[frame(PEER, s.mac(), 60, n)], 1);
+                world.inject(s.id, &frame(s.mac(), PEER, 60, n));
+                s.receive();
+                world.advance(Duration::from_micros(330));
+            }
+            assert!(up > 50 && down > 50, "{up} up, {down} down");
+            world.clear_faults(s.id);
+            world.link(s.id, true);
+            s.run(2);
+            assert_eq!(world.take_sent(s.id).len(), 300, "nothing that was sent is lost");
+            assert_passes(&mut s);
+            assert_eq!((s.control.state(), s.stats().recoveries), (PortState::Running, 0));
+            s.finish();
+        }
+    }
+}
+
+#[test]
+fn a_ping_over_the_answer_to_a_handshake_is_asked_around() {
+    let world = world("ping_over_answer");
+    for part in PARTS {
+        // The link changes, and the PF says so, at every time of the handshake.
+        for micros in (0..14_000).step_by(100) {
+            let id = world.add_igbvf(options(part, 1));
+            world.set_fault(id, Fault::LinkFlaps(Duration::from_micros(10_500 + micros)));
+            let port = Port::open(&world.spec(id), PortConfig::new()).expect("open");
+            assert_eq!(port.mac(), mac(1));
+            world.clear_faults(id);
+        }
+    }
+    assert_no_violations(&world);
+}
+
+#[test]
+fn faults_add_up() {
+    let world = world("add_up");
+    for part in PARTS {
+        let id = world.add_igbvf(IgbOptions { mac: None, ..options(part, 0) });
+        for fault in [
+            Fault::NackRequest(2),
+            Fault::DelayCompletions(Duration::from_millis(1)),
+            Fault::EnableStuck,
+            Fault::LinkFlaps(Duration::from_millis(17)),
+        ] {
+            world.set_fault(id, fault);
+        }
+        let port = Port::open(&world.spec(id), PortConfig::new()).unwrap();
+        let pool = pool_for(&port, 2048);
+        let mut s = Station::start(&world, id, port, &pool);
+        for n in 0..100 {
+            s.send_by(0, &[frame(PEER, s.mac(), 60, n)], 1);
+            s.run(1);
+        }
+        let port = s.stop().unwrap();
+        assert_home(&pool);
+        drop(port);
+    }
+    assert_no_violations(&world);
+}
