@@ -287,44 +287,9 @@ impl Burst {
         self.set_len(self.len.saturating_sub(count));
     }
 
-    /// Takes all packets out; those not consumed drop with the iterator.
-    fn drain_all(&mut self) -> Drain<'_> {
-        let end = self.len;
-        self.set_len(0);
-        Drain { burst: self, next: 0, end }
-    }
-
     /// Drops every packet. [`PoolCache::free`](crate::PoolCache::free) is faster.
     pub fn clear(&mut self) {
-        drop(self.drain_all());
-    }
-}
-
-/// Takes packets out of a burst that was emptied.
-struct Drain<'a> {
-    burst: &'a mut Burst,
-    next: usize,
-    end: usize,
-}
-
-impl Iterator for Drain<'_> {
-    type Item = PacketBuf;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<PacketBuf> {
-        if self.next == self.end {
-            return None;
-        }
-        let place = self.burst.packets.get(self.next)?;
-        self.next += 1;
-        // SAFETY: places `next..end` were the burst's packets when `drain_all` set its length to 0; each is read once.
-        Some(unsafe { place.assume_init_read() })
-    }
-}
-
-impl Drop for Drain<'_> {
-    fn drop(&mut self) {
-        self.for_each(drop);
+        while self.pop().is_some() {}
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::burst::Burst;
 use super::depot::MAGAZINE;
-use super::packet::{POOL_MASK, PacketBuf};
+use super::packet::{CHAINED, POOL_MASK, PacketBuf, links_of};
 use super::pool::PoolHandle;
 
 /// Most buffers that a cache keeps.
@@ -211,13 +211,12 @@ impl PoolCache {
 
     /// Frees a packet of this pool, of one buffer or several.
     fn free_any(&mut self, packet: PacketBuf) {
-        let pool = self.pool.clone();
         let (_, index, _, tag) = packet.into_parts();
-        let chained = tag & super::packet::CHAINED != 0;
-        let mut links = super::packet::links_of(&pool, index, chained);
+        let chained = tag & CHAINED != 0;
         let mut at = Some(index);
         while let Some(index) = at {
-            at = links.next().map(|link| link.index);
+            // Read before the buffer goes: afterwards the entry may be another packet's.
+            at = links_of(&self.pool, index, chained).next().map(|link| link.index);
             // SAFETY: the packet owned every buffer of its chain and has been taken apart.
             unsafe { self.put_one(index) };
         }

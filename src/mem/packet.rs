@@ -189,6 +189,40 @@ impl PacketBuf {
         self.get_mut(old..)
     }
 
+    /// Appends `count` zeros; the last segment moves towards the front of its buffer where it has no room behind. False,
+    /// and nothing changed, when its buffer holds less than that.
+    pub(crate) fn pad(&mut self, count: usize) -> bool {
+        let pool = self.pool();
+        let mut previous = None;
+        let (mut index, mut addr, mut len) = (self.index, self.addr, self.len);
+        for link in self.links() {
+            previous = Some(std::mem::replace(&mut index, link.index));
+            (addr, len) = (pool.buffer_bounds(index).0 + usize::from(link.offset), link.len);
+        }
+        let (start, end) = pool.buffer_bounds(index);
+        let at = addr.min(end.saturating_sub(usize::from(len) + count));
+        if at < start {
+            return false;
+        }
+        let (from, to) =
+            (std::ptr::with_exposed_provenance::<u8>(addr), std::ptr::with_exposed_provenance_mut::<u8>(at));
+        // SAFETY: `addr..addr + len` are the segment's bytes; `at..at + len + count` lies inside the same buffer, as
+        // checked against both of its bounds; the buffer is ours alone (module invariant), and no borrow of it is alive.
+        unsafe {
+            std::ptr::copy(from, to, usize::from(len));
+            to.add(usize::from(len)).write_bytes(0, count);
+        }
+        let len = len + count as u16; // fits a buffer
+        match previous.map(|previous| pool.link(previous)) {
+            None => (self.addr, self.len) = (at, len),
+            Some(cell) => {
+                let link = Link { index, len, offset: (at - start) as u16 };
+                cell.inspect(|cell| cell.store(link.encode(), Ordering::Relaxed));
+            }
+        }
+        true
+    }
+
     /// Removes `count` bytes from the front of the first segment. False, and nothing changed, when it is shorter.
     #[must_use = "false means that nothing was removed"]
     pub fn trim_front(&mut self, count: usize) -> bool {

@@ -112,6 +112,32 @@ fn chains_keep_their_bytes_and_give_every_buffer_back() {
 }
 
 #[test]
+fn padding_finds_room_in_the_last_buffer_and_touches_no_other() {
+    let pool = pool(64);
+    let mut cache = pool.cache();
+    let mut make = |at: usize, len: usize, byte: u8| {
+        let mut packet = cache.alloc_one().unwrap();
+        packet.append(at + len).unwrap().fill(byte);
+        assert!(packet.trim_front(at));
+        packet
+    };
+    // Room behind, exactly none, some.
+    for at in [0, 2048 - 34, 2048 - 40] {
+        let mut single = make(at, 34, 7);
+        assert!(single.pad(26));
+        assert_eq!((&single[..34], &single[34..]), (&[7; 34][..], &[0; 26][..]));
+        let (mut chain, last) = (make(0, 14, 1), make(at, 34, 2));
+        chain.chain(make(100, 4, 3)).unwrap();
+        chain.chain(last).unwrap();
+        assert!(chain.pad(8));
+        let segments: Vec<_> = chain.segments().map(<[u8]>::to_vec).collect();
+        assert_eq!(segments, [vec![1; 14], vec![3; 4], [vec![2; 34], vec![0; 8]].concat()]);
+        assert!(!chain.pad(2048 + HEADROOM));
+        assert_eq!(chain.total_len(), 60);
+    }
+}
+
+#[test]
 fn a_chain_across_pools_is_refused() {
     let (a, b) = (pool(64), pool(64));
     let mut packet = a.cache().alloc_one().unwrap();

@@ -4,6 +4,8 @@
 //! the quarantine once the device has been reset, and only then do they go home. A queue that is dropped after that
 //! may take them home itself. What always holds: nothing leaves before `open`, and everything leaves exactly once.
 
+use std::sync::PoisonError;
+
 use crate::sync::Mutex;
 
 /// Things that wait for the device's reset. `T` goes home by being dropped.
@@ -54,9 +56,8 @@ impl<T> Drop for Quarantine<T> {
     fn drop(&mut self) {
         // Never opened: the device was never reset, so what is here must not be freed. Control always resets; this is
         // for the case that it was leaked.
-        if let Ok(mut inner) = self.inner.lock()
-            && !inner.open
-        {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if !inner.open {
             std::mem::forget(std::mem::take(&mut inner.kept));
         }
     }

@@ -25,6 +25,8 @@ use crate::event;
 use crate::mem::{Burst, CACHE_SIZE, PacketBuf, PoolCache, PoolHandle};
 use crate::mmio::Doorbell;
 
+/// Longest frame in bytes that a device can mean: 14 bits of length (igbvf.md 4.7, RLPML), more than any MTU here.
+const MAX_FRAME: u32 = 1 << 14;
 /// The tail is written when this many descriptors wait for it, or an eighth of the ring.
 const TAIL_STEP: u32 = 32;
 
@@ -37,7 +39,7 @@ pub struct RxQueueStats {
     pub no_buffer: u64,
     /// Frames dropped because the device marked them as damaged.
     pub errors: u64,
-    /// Frames dropped because the device reported a length beyond the buffer.
+    /// Frames dropped because the device reported a length beyond the buffer, or no end within the longest frame.
     pub bad_length: u64,
     /// Bursts refused because the cache belongs to another pool than the queue's.
     pub wrong_pool: u64,
@@ -105,8 +107,11 @@ pub struct RxQueue<F: RxFormat> {
     data_base: usize,
     stride: usize,
     tag: u16,
-    /// The front of a frame whose end has not come yet, and its total length so far.
+    /// The front of a frame whose end has not come yet.
     partial: Option<PacketBuf>,
+    /// Buffers that the device filled for it, and how many the longest frame takes.
+    pieces: u32,
+    max_pieces: u32,
     /// Drop the rest of the current frame.
     discard: bool,
 }
@@ -132,6 +137,7 @@ impl<F: RxFormat> RxQueue<F> {
         }
         let (data_base, stride) = parts.pool.layout();
         let tag = parts.pool.number();
+        let max_pieces = MAX_FRAME.div_ceil(u32::from(parts.buffer_len).max(1));
         let tail_step = TAIL_STEP.min(size as u32 / 8).max(1);
         Some(RxQueue {
             kernel: parts.kernel,
@@ -145,6 +151,8 @@ impl<F: RxFormat> RxQueue<F> {
             stride,
             tag,
             partial: None,
+            pieces: 0,
+            max_pieces,
             discard: false,
         })
     }
@@ -295,7 +303,9 @@ impl<F: RxFormat> RxQueue<F> {
     #[cold]
     fn assemble(&mut self, piece: PacketBuf, status: u64, len: u32) -> Option<PacketBuf> {
         let last = status & F::LAST != 0;
-        if len > u32::from(self.parts.buffer_len) {
+        // A frame without an end would take the whole pool, buffer by buffer.
+        self.pieces += 1;
+        if len > u32::from(self.parts.buffer_len) || self.pieces > self.max_pieces {
             if !self.discard {
                 self.parts.counts.bad_length.add(1);
             }
@@ -309,16 +319,22 @@ impl<F: RxFormat> RxQueue<F> {
         if self.discard {
             self.partial = None;
             self.discard = !last;
-            return None;
-        }
-        match &mut self.partial {
-            None => self.partial = Some(piece),
-            Some(front) => {
-                // Same pool, so this cannot fail; if it did, the piece would drop and go home.
-                let _ = front.chain(piece);
+        } else {
+            match &mut self.partial {
+                None => self.partial = Some(piece),
+                // Nothing but an FCS that was stripped; a segment without bytes could not be sent on.
+                Some(_) if piece.is_empty() => {}
+                Some(front) => {
+                    // Same pool, so this cannot fail; if it did, the piece would drop and go home.
+                    let _ = front.chain(piece);
+                }
             }
         }
-        if last { self.partial.take() } else { None }
+        if !last {
+            return None;
+        }
+        self.pieces = 0;
+        self.partial.take()
     }
 
     /// Writes the descriptor of a fresh buffer.
@@ -348,6 +364,7 @@ impl<F: RxFormat> RxQueue<F> {
             Turn::Rest => false,
             Turn::Rebuild => {
                 self.partial = None;
+                self.pieces = 0;
                 self.discard = false;
                 self.next = 0;
                 for position in 0..self.slots.len() {

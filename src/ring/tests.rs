@@ -321,7 +321,7 @@ fn make(
     if len > 0 && dice.roll(6) == 0 {
         for _ in 0..1 + dice.roll(2) {
             let mut piece = cache.alloc_one()?;
-            let len = 100 + dice.roll(300);
+            let len = 1 + dice.roll(300);
             let data = frame(dice, len);
             piece.append(data.len())?.copy_from_slice(&data);
             packet.chain(piece).ok()?;
@@ -384,7 +384,9 @@ fn sent_frames_are_those_given_in_order_and_every_buffer_comes_back() {
                 };
                 if sendable {
                     let mut data = bytes(&packet);
-                    data.resize(data.len().max(60), 0);
+                    if info.tso_mss == 0 {
+                        data.resize(data.len().max(60), 0);
+                    }
                     oracle.pending.push_back((data, info.tso_mss));
                 }
                 assert!(burst.push(packet).is_ok());
@@ -435,6 +437,39 @@ fn a_packet_stays_in_the_ring_when_the_pool_is_empty() {
 }
 
 #[test]
+fn a_frame_without_an_end_is_given_up_before_it_takes_the_pool() {
+    let pool = pool(32 + 64);
+    let mut bench = Bench::new(32);
+    let mut rx = bench.rx(&pool, false);
+    let (mut cache, mut burst) = (pool.cache(), Burst::new());
+    assert_eq!(rx.burst(&mut cache, &mut burst), 0);
+    for len in [1024, 0, 1] {
+        // More pieces than the pool has buffers; then an end, and a frame as it should be.
+        for piece in 0..200 {
+            assert!(bench.receive(&vec![7; len], 0, 0), "piece {piece} of {len} bytes");
+            assert_eq!(rx.burst(&mut cache, &mut burst), 0);
+        }
+        assert!(bench.receive(&[7; 60], LAST, 0));
+        assert!(bench.receive(&[8; 60], LAST, 0));
+        assert_eq!(rx.burst(&mut cache, &mut burst), 1);
+        assert_eq!(bytes(&burst.pop().unwrap()), [8; 60]);
+    }
+    // The longest frame there can be passes, and so does one whose last buffer had nothing but the FCS.
+    for last in [1024, 0] {
+        for _ in 0..15 {
+            assert!(bench.receive(&[1; 1024], 0, 0));
+        }
+        assert!(bench.receive(&vec![1; last], LAST, 0));
+        assert_eq!(rx.burst(&mut cache, &mut burst), 1);
+        let packet = burst.pop().unwrap();
+        assert_eq!((packet.total_len(), packet.segment_count()), (15 * 1024 + last, 15 + last / 1024));
+    }
+    drop((rx, cache));
+    bench.close();
+    assert_eq!(pool.available(), pool.capacity());
+}
+
+#[test]
 fn a_cache_of_another_pool_is_refused() {
     let (a, b) = (pool(200), pool(200));
     let mut bench = Bench::new(32);
@@ -462,6 +497,25 @@ fn packets_of_a_pool_that_is_not_attached_are_freed_and_counted() {
     assert_eq!(b.available(), 200);
     drop(tx);
     bench.close();
+}
+
+#[test]
+fn segments_longer_than_the_mtu_are_refused() {
+    let pool = pool(200);
+    let bench = Bench::new(32);
+    let mut tx = bench.tx(&[&pool], true);
+    let (mut cache, mut burst) = (pool.cache(), Burst::new());
+    for (tso_mss, sent) in [(1522 - 54, 1), (1522 - 53, 0)] {
+        let mut packet = cache.alloc_one().unwrap();
+        packet.append(1000).unwrap().fill(0);
+        burst.push(packet).unwrap();
+        burst.set_tx_info(0, TxInfo { l2_len: 14, l3_len: 20, l4_len: 20, tso_mss, ..Default::default() });
+        assert_eq!(tx.burst(&mut cache, &mut burst), sent);
+        assert!(burst.is_empty());
+    }
+    drop((tx, cache));
+    bench.close();
+    assert_eq!(pool.available(), 200);
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::mmio::Doorbell;
 /// A completion is asked for at least every so many descriptors, or every quarter of the ring.
 const MARK_STEP: u32 = 32;
 /// Shortest frame without FCS. Shorter ones are padded with zeros here: not every PF lets the hardware do it
-/// (igbvf.md 4.7).
+/// (igbvf.md 4.7). What the hardware segments is left to it: zeros would become payload.
 const MIN_FRAME: u32 = 60;
 /// The slot of a descriptor without a buffer.
 const NO_BUFFER: u32 = u32::MAX;
@@ -44,7 +44,8 @@ pub struct TxQueueStats {
     pub too_many_segments: u64,
     /// Packets freed because their pool is not attached to the port.
     pub foreign_pool: u64,
-    /// Packets freed because the hardware cannot do what their `TxInfo` asks, or they are shorter than it says.
+    /// Packets freed because the hardware cannot do what their `TxInfo` asks, they are shorter than it says, or their
+    /// segments would be longer than the port's MTU allows.
     pub bad_offload: u64,
     /// Bursts refused because the cache belongs to another pool than the queue's.
     pub wrong_pool: u64,
@@ -380,11 +381,11 @@ impl<F: TxFormat> TxQueue<F> {
     fn send_any(&mut self, burst: &mut Burst, at: usize) -> Fate {
         let info = if self.parts.offloads { burst.tx_info(at) } else { TxInfo::default() };
         let Some(packet) = burst.as_mut_slice().get_mut(at) else { return Fate::Full };
-        let counts = self.parts.counts.clone();
         let reason = match self.plan(packet, &info) {
             Ok(plan) => return self.write_any(packet, &info, plan),
             Err(reason) => reason,
         };
+        let counts = &self.parts.counts;
         match reason {
             Refusal::Full => return Fate::Full,
             Refusal::Empty => counts.empty.add(1),
@@ -403,22 +404,24 @@ impl<F: TxFormat> TxQueue<F> {
         let (_, _, _, tag) = packet.parts();
         let delta = self.attached(tag).ok_or(Refusal::ForeignPool)?.iova_delta;
         let (mut segments, mut total) = (1u32, packet.len());
-        let mut empty = packet.is_empty();
+        let (mut shortest, mut longest) = (total, total);
         for link in packet.links() {
+            let len = usize::from(link.len);
             segments += 1;
-            total += link.len as usize;
-            empty |= link.len == 0;
+            total += len;
+            (shortest, longest) = (shortest.min(len), longest.max(len));
         }
-        if empty {
+        if shortest == 0 {
             return Err(Refusal::Empty);
         }
         let tso = info.tso_mss != 0;
+        let max_frame = self.parts.max_frame as usize;
         // A frame that the hardware cuts into segments may be longer than one; 18 bits of length are the field's.
-        let limit = if tso { 0x3_ffff } else { self.parts.max_frame as usize };
-        if total > limit {
+        let limit = if tso { 0x3_ffff } else { max_frame };
+        if total > limit || longest > F::MAX_SEGMENT as usize {
             return Err(Refusal::TooLong);
         }
-        if total < headers(info) {
+        if total < headers(info) || tso && headers(info) - 1 + usize::from(info.tso_mss) > max_frame {
             return Err(Refusal::BadOffload);
         }
         // Up to `mark_step` - 1 descriptors may wait without a report, for ever if nothing follows: what does not fit
@@ -426,12 +429,9 @@ impl<F: TxFormat> TxQueue<F> {
         if segments > u32::from(self.parts.max_segments) || segments + self.mark_step > self.slots.len() as u32 - 1 {
             return Err(Refusal::TooManySegments);
         }
-        if total < MIN_FRAME as usize {
-            let missing = MIN_FRAME as usize - total;
-            if let Some(padding) = packet.append(missing) {
-                padding.fill(0);
-                total += missing;
-            }
+        // Every buffer holds that much.
+        if total < MIN_FRAME as usize && !tso && packet.pad(MIN_FRAME as usize - total) {
+            total = MIN_FRAME as usize;
         }
         let context = if info.is_plain() { None } else { Some(self.find_context(info)?) };
         let descriptors = segments + u32::from(matches!(context, Some((_, Some(_)))));
@@ -536,12 +536,11 @@ impl<F: TxFormat> TxQueue<F> {
     }
 
     /// Pool tag and number of every buffer in the ring.
-    fn held(&self) -> Vec<(u16, u32)> {
+    fn held(&self) -> impl Iterator<Item = (u16, u32)> {
         (0..self.in_flight as usize)
             .map(|i| (self.clean as usize + i) % self.slots.len())
-            .filter(|&position| self.slots[position] != NO_BUFFER)
             .map(|position| (self.owners[position], self.slots[position]))
-            .collect()
+            .filter(|&(_, index)| index != NO_BUFFER)
     }
 }
 
@@ -580,7 +579,7 @@ enum Refusal {
 impl<F: TxFormat> Drop for TxQueue<F> {
     fn drop(&mut self) {
         let in_flight = InFlight {
-            buffers: self.held(),
+            buffers: self.held().collect(),
             pools: self.parts.pools.iter().map(|a| a.pool.clone()).collect(),
             _ring: self.parts.ring.region().clone(),
         };

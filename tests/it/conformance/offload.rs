@@ -463,6 +463,9 @@ fn large_sends_are_cut_into_right_segments() {
                     (1449, 1448),
                     (2896, 1448),
                     (100, 536),
+                    // Shorter than the shortest frame, which must not make payload of the padding.
+                    (1, 1448),
+                    (5, 1448),
                     (3000, 1),
                 ] {
                     if payload > 2000 && mss == 1 && v6 {
