@@ -167,7 +167,7 @@ fn a_reset_takes_the_ring_from_the_queue_and_gives_it_back() {
                     let mut works = word.load() == current;
                     if !works && gate.look(&word, &mut current) == Turn::Rebuild {
                         // What control saw of the reset is ordered with the word, so an old epoch may rebuild too.
-                        assert!(programmed.load(Ordering::Relaxed) || word.load() != current, "rebuilt a dead ring");
+                        assert!(programmed.load(Ordering::Acquire) || word.load() != current, "rebuilt a dead ring");
                         works = true;
                     }
                     if works {
@@ -179,10 +179,10 @@ fn a_reset_takes_the_ring_from_the_queue_and_gives_it_back() {
         };
         assert!(word.go(PortState::Resetting));
         let resetting = word.load();
-        programmed.store(false, Ordering::Relaxed);
+        programmed.store(false, Ordering::Release);
         if gate.is_quiet(resetting) {
             write(&ring, |r| *r = 0);
-            programmed.store(true, Ordering::Relaxed);
+            programmed.store(true, Ordering::Release);
             assert!(word.go(PortState::Running));
             if !gate.is_gone() {
                 gate.enable(word.load());
@@ -192,7 +192,7 @@ fn a_reset_takes_the_ring_from_the_queue_and_gives_it_back() {
             assert!(word.go(PortState::Running));
             if gate.is_quiet(word.load()) && !gate.is_gone() {
                 write(&ring, |r| *r = 0);
-                programmed.store(true, Ordering::Relaxed);
+                programmed.store(true, Ordering::Release);
                 gate.enable(word.load());
             }
         }

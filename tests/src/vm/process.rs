@@ -10,7 +10,8 @@ use super::guest::Guest;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a look at a file.
+const SHORT: Duration = Duration::from_secs(30);
 
 /// A program in the guest. Its methods that ask are on [`Guest`].
 #[derive(Debug, Clone)]
@@ -31,11 +32,13 @@ impl Guest {
         let parent = format!(
             "sh {files}.sh </dev/null >{log} 2>&1\necho $? >{files}.status.part; mv {files}.status.part {files}.status\n"
         );
-        self.write_file(&format!("{files}.sh"), body.as_bytes())?;
-        self.write_file(&format!("{files}.parent"), parent.as_bytes())?;
-        self.sh(&format!(": >{log}; start-stop-daemon -S -b -m -p {files}.parent.pid -a /bin/sh -- {files}.parent"))?;
-        self.wait_until(&format!("[ -e {files}.pid ]"), START_TIMEOUT)?;
-        let pid = self.sh(&format!("cat {files}.pid"))?;
+        let pid = self.sh(&format!(
+            "echo {} | base64 -d >{files}.sh; echo {} | base64 -d >{files}.parent; : >{log}
+             start-stop-daemon -S -b -m -p {files}.parent.pid -a /bin/sh -- {files}.parent
+             until [ -e {files}.pid ]; do usleep 10000; done; cat {files}.pid",
+            encode(body.as_bytes()),
+            encode(parent.as_bytes())
+        ))?;
         let pid = pid.parse().map_err(|_| Error::new(format!("not a process number: {pid:?}")))?;
         Ok(Process { pid, log, files })
     }
@@ -47,13 +50,17 @@ impl Guest {
 
     /// Kills it, if it still runs, and waits until it is gone.
     pub fn kill(&self, process: &Process) -> Result<()> {
-        self.run(&format!("kill -KILL {} 2>/dev/null", process.pid), START_TIMEOUT)?;
-        self.wait(process, START_TIMEOUT).map(drop)
+        self.sh(&format!(
+            "[ -e {status} ] || kill -KILL {}; until [ -e {status} ]; do usleep 10000; done",
+            process.pid,
+            status = format_args!("{}.status", process.files)
+        ))
+        .map(drop)
     }
 
     /// Whether it has not ended yet.
     pub fn is_running(&self, process: &Process) -> Result<bool> {
-        Ok(self.run(&format!("[ ! -e {}.status ]", process.files), START_TIMEOUT)?.status == 0)
+        Ok(self.run(&format!("[ ! -e {}.status ]", process.files), SHORT)?.status == 0)
     }
 
     /// Waits until it ends; its exit status, or 128 + N when signal N ended it.
@@ -74,13 +81,13 @@ impl Guest {
     pub fn wait_log(&self, process: &Process, text: &str, timeout: Duration) -> Result<()> {
         let quoted = format!("echo {} | base64 -d", encode(text.as_bytes()));
         // Its end is looked at first: what it printed before its end is then in the log.
-        let script = format!(
-            "[ -e {files}.status ] && ended=1; grep -qF \"$({quoted})\" {log} && exit 0; exit $((1 + ended))",
+        let condition = format!(
+            "ended=1; [ -e {files}.status ] && ended=2; grep -qF \"$({quoted})\" {log} && exit 0; exit $ended",
             files = process.files,
             log = process.log
         );
-        let found = super::poll(&format!("{text:?} in the log"), timeout, Duration::from_millis(100), || {
-            match self.run(&script, START_TIMEOUT)?.status {
+        let found = super::poll(&format!("{text:?} in the log"), timeout, Duration::ZERO, || {
+            match self.ask_for_a_while(&condition)? {
                 0 => Ok(Some(())),
                 1 => Ok(None),
                 _ => Err(Error::new(format!("it ended without printing {text:?}"))),
