@@ -31,25 +31,22 @@ pub(crate) struct Depot {
 }
 
 impl Depot {
-    /// A depot that holds the buffers 0 to `capacity` - 1.
-    pub(crate) fn new(capacity: u32) -> Depot {
-        let full = capacity as usize / MAGAZINE;
+    /// A depot that holds these buffers, each named once.
+    pub(crate) fn new(numbers: &[u32]) -> Depot {
+        let (magazines, rest) = numbers.as_chunks::<MAGAZINE>();
         let depot = Depot {
-            capacity,
-            magazines: ArrayQueue::new(full.max(1)),
-            loose: ArrayQueue::new((capacity as usize).max(1)),
+            capacity: numbers.len() as u32,
+            magazines: ArrayQueue::new(magazines.len().max(1)),
+            loose: ArrayQueue::new(numbers.len().max(1)),
             balance: AtomicI64::new(0),
         };
-        // Highest first, so that the first buffers taken are the lowest in memory.
-        let rest = (full * MAGAZINE) as u32..capacity;
-        for magazine in 0..full {
-            let mut numbers = [0; MAGAZINE];
-            for (i, number) in numbers.iter_mut().enumerate() {
-                *number = (magazine * MAGAZINE + MAGAZINE - 1 - i) as u32;
-            }
-            let _ = depot.magazines.push(numbers);
+        for magazine in magazines {
+            // A magazine's last is taken first, and that should be the lowest in memory.
+            let mut magazine = *magazine;
+            magazine.reverse();
+            let _ = depot.magazines.push(magazine);
         }
-        for number in rest {
+        for &number in rest {
             let _ = depot.put_one(number);
         }
         depot

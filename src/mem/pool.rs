@@ -6,7 +6,8 @@
 //!
 //! Layout of a buffer, at `base + index * stride`: [`HEADROOM`] bytes, then the data room. The stride is an odd
 //! multiple of 64 bytes and so never a power of two: equal offsets of neighbouring buffers fall into different cache
-//! sets (measured: power-of-two strides cost almost twice the time).
+//! sets (measured: power-of-two strides cost almost twice the time). A place that would lie across [`BOUNDARY`] stays
+//! empty; its number is nobody's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -25,6 +26,11 @@ pub const DEFAULT_DATA_ROOM: u16 = 2048;
 const MAX_POOLS: usize = POOL_MASK as usize + 1;
 /// Largest number of buffers of a pool.
 const MAX_BUFFERS: u32 = 1 << 24;
+
+/// No buffer lies across a multiple of this from the region's start: every size of hugepage is a multiple of it, and two
+/// pages that are neighbours to us need not be so in memory. An IOMMU makes up for that, at the cost of a second
+/// translation, but QEMU's NICs do not: they drop a frame to be sent from a buffer that they cannot map in one piece.
+const BOUNDARY: usize = 2 << 20;
 
 /// Everything that buffers, caches and rings need of a pool.
 pub(crate) struct PoolShared {
@@ -280,7 +286,9 @@ impl MempoolBuilder {
             return Err(Error::Config(format!("a data room of {data_room} bytes: 64 to 16384 are possible")));
         }
         let stride = stride_of(data_room);
-        let region = Arc::new(HugeRegion::allocate(buffers as usize * stride, pages, node)?);
+        let numbers = places(stride, HEADROOM + data_room as usize, buffers);
+        let count = numbers.last().map_or(0, |&last| last + 1);
+        let region = Arc::new(HugeRegion::allocate(count as usize * stride, pages, node)?);
         let number = claim_number()?;
         let shared = PoolShared {
             number,
@@ -289,8 +297,8 @@ impl MempoolBuilder {
             data_room,
             capacity: buffers,
             region,
-            depot: Depot::new(buffers),
-            links: (0..buffers).map(|_| AtomicU64::new(0)).collect(),
+            depot: Depot::new(&numbers),
+            links: (0..count).map(|_| AtomicU64::new(0)).collect(),
             reserved: AtomicU32::new(0),
         };
         let shared = Box::into_raw(Box::new(shared));
@@ -303,6 +311,15 @@ impl MempoolBuilder {
 fn stride_of(data_room: u16) -> usize {
     let lines = (HEADROOM + data_room as usize).div_ceil(64);
     (lines | 1) * 64
+}
+
+/// The first `buffers` numbers whose buffers of `len` bytes do not lie across a boundary.
+fn places(stride: usize, len: usize, buffers: u32) -> Vec<u32> {
+    let fits = |number: &u32| {
+        let start = *number as usize * stride;
+        start / BOUNDARY == (start + len - 1) / BOUNDARY
+    };
+    (0..).filter(fits).take(buffers as usize).collect()
 }
 
 fn claim_number() -> Result<u16> {

@@ -34,6 +34,28 @@ fn every_buffer_can_be_taken_once_and_comes_back() {
 }
 
 #[test]
+fn no_buffer_lies_across_two_hugepages() {
+    let pool = pool(4000);
+    let mut cache = pool.cache();
+    let mut burst = Burst::with_limit(MAX_BURST).unwrap();
+    let start = pool.handle().region().addr();
+    let mut count = 0;
+    let mut held = Vec::new();
+    while cache.alloc(MAX_BURST, &mut burst) > 0 {
+        for packet in &burst {
+            let (first, end) = (packet.as_ptr().addr() - HEADROOM, packet.as_ptr().addr() + DEFAULT_DATA_ROOM as usize);
+            assert_eq!((first - start) >> 21, (end - 1 - start) >> 21, "{first:#x} to {end:#x}");
+            assert!(end <= start + pool.handle().region().len());
+            count += 1;
+        }
+        held.push(std::mem::replace(&mut burst, Burst::with_limit(MAX_BURST).unwrap()));
+    }
+    assert_eq!((count, pool.capacity()), (4000, 4000));
+    drop((held, cache));
+    assert_eq!(pool.available(), 4000);
+}
+
+#[test]
 fn a_packet_outlives_its_pool() {
     let pool = pool(64);
     let mut cache = pool.cache();

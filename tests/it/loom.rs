@@ -74,7 +74,7 @@ fn read<T: Copy>(cell: &UnsafeCell<T>) -> T {
 #[test]
 fn exactly_one_frees_an_orphaned_pool() {
     loom::model(|| {
-        let depot = Arc::new(Depot::new(2));
+        let depot = Arc::new(Depot::new(&[0, 1]));
         let memory = Arc::new(UnsafeCell::new(0u32));
         let freed = Arc::new(AtomicUsize::new(0));
         let mut out = [0; 2];
@@ -106,7 +106,7 @@ fn exactly_one_frees_an_orphaned_pool() {
 #[test]
 fn nobody_frees_a_pool_that_is_owned() {
     loom::model(|| {
-        let depot = Arc::new(Depot::new(2));
+        let depot = Arc::new(Depot::new(&[0, 1]));
         let mut out = [0; 2];
         assert_eq!(depot.take(&mut out), 2);
         let other = {
@@ -128,7 +128,7 @@ fn nobody_frees_a_pool_that_is_owned() {
 #[test]
 fn magazines_and_singles_keep_every_buffer() {
     loom::model(|| {
-        let depot = Arc::new(Depot::new(MAGAZINE as u32 + 1));
+        let depot = Arc::new(Depot::new(&(0..=MAGAZINE as u32).collect::<Vec<_>>()));
         let other = {
             let depot = depot.clone();
             thread::spawn(move || {
