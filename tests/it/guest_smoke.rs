@@ -119,24 +119,22 @@ fn linux_igbvf_answers_pings_and_counted_frames_arrive_intact() -> Result<()> {
         assert_eq!(report.received, 10, "{report:?}");
     }
 
-    // The other direction, counted: the guest's own frames are not ours to make, so namespace to namespace over the
-    // wire of one TAP is all that this can show without a forwarder: the VF's interface counts what was sent to it.
+    // Counted frames: without a forwarder nobody sends them back, so the VF's own interface counts what reached it. Slow
+    // enough that Linux's ring of 256 outlasts a guest that does not run for a quarter of a second.
     let netdev = guest.netdev(&bed.a.vf)?;
-    let before: u64 = number(&guest.sh(&format!("cat /sys/class/net/{netdev}/statistics/rx_packets"))?);
-    let tap_before = bed.a.tap.counters()?;
+    let arrived =
+        || -> Result<u64> { Ok(number(&guest.sh(&format!("cat /sys/class/net/{netdev}/statistics/rx_packets"))?)) };
+    let (vf_before, tap_before) = (arrived()?, bed.a.tap.counters()?);
     let sender = PacedSender::new(&bed.a.namespace, &bed.a.tap.name, bed.a.tap.mac, bed.a.vf_mac);
-    let sent = sender.rate(5_000).send_for(2 * SECOND)?;
-    assert_eq!((sent.frames, sent.refused), (10_000, 0));
+    let sent = sender.rate(1_000).send_for(2 * SECOND)?;
+    assert_eq!((sent.frames, sent.refused), (2_000, 0));
     let tap_after = bed.a.tap.counters()?;
     assert_eq!(tap_after.tx_dropped - tap_before.tx_dropped, 0, "the TAP device dropped");
-    let arrived = || -> Result<u64> {
-        Ok(number(&guest.sh(&format!("cat /sys/class/net/{netdev}/statistics/rx_packets"))?) - before)
-    };
     let started = Instant::now();
-    while arrived()? < 10_000 && started.elapsed() < 20 * SECOND {
+    while arrived()? - vf_before < 2_000 && started.elapsed() < 20 * SECOND {
         std::thread::sleep(SECOND / 4);
     }
-    assert_eq!(arrived()?, 10_000);
+    assert_eq!(arrived()? - vf_before, 2_000);
 
     // A PF reset, as its netdev sees it: Linux's driver comes back.
     guest.bounce_pf(&bed.a.pf_netdev)?;
