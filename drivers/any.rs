@@ -1,12 +1,13 @@
 //! Queues of any family, and the start of a port that yields them.
 #![forbid(unsafe_code)]
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 #[cfg(feature = "igbvf")]
 use super::igbvf::{IgbRx, IgbTx, Quirks};
 use crate::error::{Error, Result};
+use crate::event;
 use crate::mem::{Burst, Mempool, PoolCache};
 use crate::port::device::RingKind;
 use crate::port::{Control, Port, StartParts};
@@ -71,6 +72,26 @@ impl AnyRx {
     /// Unmasks the queue's vector; see [`RxQueue::rearm`].
     pub fn rearm(&mut self) {
         each!(AnyRx, self, queue => queue.rearm())
+    }
+
+    /// Sleeps until one of several queues has an event (a packet, or a change of its port's state), or `timeout` is over;
+    /// false when it is over, or a signal came.
+    ///
+    /// In this order, or a packet may be slept through: [`rearm`](Self::rearm) each queue, poll each once more, and wait
+    /// if none had a packet. For one queue, [`sleep`](Self::sleep) does all of it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a port was opened without interrupts; [`Error::Os`] when `poll` fails.
+    pub fn wait<'a>(queues: impl IntoIterator<Item = &'a AnyRx>, timeout: Duration) -> Result<bool> {
+        let fds: Option<Vec<BorrowedFd<'_>>> = queues.into_iter().map(AnyRx::event_fd).collect();
+        let fds = fds.ok_or_else(|| Error::Config("a port was opened without interrupts(true)".into()))?;
+        let poll = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut polls: Vec<libc::pollfd> = fds.iter().map(poll).collect();
+        let ready = event::wait_any(&mut polls, timeout)?;
+        for (fd, _) in fds.iter().zip(&polls).filter(|(_, poll)| poll.revents != 0) {
+            event::clear(*fd);
+        }
+        Ok(ready)
     }
 
     /// The eventfd to wait on; see [`RxQueue::event_fd`].

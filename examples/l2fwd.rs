@@ -38,9 +38,9 @@ use report::{PoolEnd, PortFacts, PortSample, Sample};
 const WATCH_PERIOD: Duration = Duration::from_millis(50);
 /// How long stopping a port may take before its queues are given up.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
-/// Empty polls in a row after which a thread is idle. Then it sleeps with `--interrupts`, and lets others run where it
+/// Rounds without a packet after which a thread is idle. Then it sleeps with `--interrupts`, and lets others run where it
 /// has no core to itself.
-const IDLE_POLLS: u32 = 64;
+const IDLE_ROUNDS: u32 = 64;
 /// The longest sleep, so that a thread notices the end of the program and the resets of ports that it only sends to.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
@@ -53,9 +53,6 @@ fn run(args: Args) -> Result<(), Problem> {
         return Ok(io::stdout().write_all(options::USAGE.as_bytes())?);
     };
     let plan = Plan::new(&options.to, options.queues, &options.cores)?;
-    if options.interrupts {
-        plan.check_interrupts()?;
-    }
     cores::check(&options.cores)?;
     stop::on_signals()?;
     let mut screen = Screen::new(options.json);
@@ -210,13 +207,12 @@ fn forward(worker: Worker, pool: &Mempool, ring_full: &[AtomicU64]) -> Result<()
     let mut burst = Burst::with_limit(burst)?;
     let mut idle = 0u32;
     while !stop::requested() {
+        idle = idle.saturating_add(1);
         for (rx, out) in &mut routes {
             let out = &mut outs[*out];
-            let received = match idle < IDLE_POLLS || !sleeps {
-                true => rx.burst(&mut cache, &mut burst),
-                false => rx.sleep(&mut cache, &mut burst, LONGEST_SLEEP)?,
-            };
-            idle = if received == 0 { idle.saturating_add(1) } else { 0 };
+            if rx.burst(&mut cache, &mut burst) > 0 {
+                idle = 0;
+            }
             if let Some(addresses) = &out.addresses {
                 for packet in &mut burst {
                     if let Some(header) = packet.first_chunk_mut() {
@@ -231,7 +227,17 @@ fn forward(worker: Worker, pool: &Mempool, ring_full: &[AtomicU64]) -> Result<()
                 cache.free(&mut burst);
             }
         }
-        if idle >= IDLE_POLLS && core.is_none() {
+        if sleeps {
+            match idle {
+                // Armed before the last look at the rings, so that no packet is slept through.
+                IDLE_ROUNDS => routes.iter_mut().for_each(|(rx, _)| rx.rearm()),
+                armed if armed > IDLE_ROUNDS => {
+                    AnyRx::wait(routes.iter().map(|(rx, _)| rx), LONGEST_SLEEP)?;
+                    idle = IDLE_ROUNDS - 1; // one look, and to sleep again
+                }
+                _ => {}
+            }
+        } else if idle >= IDLE_ROUNDS && core.is_none() {
             thread::yield_now();
         }
     }

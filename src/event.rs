@@ -32,11 +32,15 @@ pub(crate) fn clear(fd: BorrowedFd<'_>) -> bool {
 
 /// Waits until `fd` is readable; false when the time is over or a signal came.
 pub(crate) fn wait(fd: BorrowedFd<'_>, timeout: Duration) -> Result<bool> {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    wait_any(&mut [libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }], timeout)
+}
+
+/// Waits until one of the descriptors is readable; false when the time is over or a signal came.
+pub(crate) fn wait_any(fds: &mut [libc::pollfd], timeout: Duration) -> Result<bool> {
     // Rounded up, so that the last millisecond of a wait is not spent spinning.
     let millis = timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32;
-    // SAFETY: one pollfd that lives through the call.
-    let ready = unsafe { libc::poll(&mut poll, 1, millis) };
+    // SAFETY: as many pollfds as the length says, and they live through the call.
+    let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, millis) };
     if ready < 0 {
         let error = std::io::Error::last_os_error();
         return match error.raw_os_error() {

@@ -27,7 +27,7 @@ usage: l2fwd [OPTIONS]            (without options: two software models, a gener
   --ring N               descriptors of every ring (512)
   --buffers N            packet buffers in the pool (default: enough for rings, caches and bursts)
   --mtu N                largest payload of a frame in bytes, 9000 for jumbo frames (1500)
-  --interrupts           sleep while nothing arrives; each thread may own one receive queue
+  --interrupts           sleep while nothing arrives
   --duration SECONDS     stop after this time (default: at Ctrl-C or SIGTERM)
   --stats-period SECONDS time between statistics, 0 for none (1)
   --json                 one JSON object on stdout at the end; everything else goes to stderr

@@ -63,17 +63,6 @@ impl Plan {
         let tx_queues = tx_queues.into_iter().map(|queues| queues.max(1)).collect();
         Ok(Plan { threads, rx_queues, tx_queues })
     }
-
-    /// Refuses to sleep where a thread would have to watch several queues.
-    pub fn check_interrupts(&self) -> Result<(), String> {
-        let queues: usize = self.threads.iter().map(|thread| thread.rx.len()).sum();
-        match self.threads.iter().map(|thread| thread.rx.len()).max() {
-            Some(most) if most > 1 => Err(format!(
-                "--interrupts: a thread can sleep on one receive queue, and one would own {most}; name {queues} cores with --cores"
-            )),
-            _ => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -154,14 +143,5 @@ mod tests {
         let plan = Plan::new(&to, 1, &[0, 1]).unwrap();
         check(&plan, &to, 1);
         assert_eq!(plan.tx_queues, [1, 1, 2]);
-    }
-
-    #[test]
-    fn only_a_thread_with_one_queue_may_sleep() {
-        let to = [Some(1), Some(0)];
-        let refusal = Plan::new(&to, 2, &[0, 1]).unwrap().check_interrupts().unwrap_err();
-        assert!(refusal.contains("own 2") && refusal.contains("4 cores"), "{refusal}");
-        assert!(Plan::new(&to, 2, &[0, 1, 2, 3]).unwrap().check_interrupts().is_ok());
-        assert!(Plan::new(&[Some(0)], 1, &[]).unwrap().check_interrupts().is_ok());
     }
 }

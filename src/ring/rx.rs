@@ -401,7 +401,7 @@ impl<F: RxFormat> RxQueue<F> {
     }
 
     /// The eventfd that the queue's vector and every change of the port's state signal; `None` on a port opened without
-    /// interrupts. For waiting on several queues: [`rearm`](Self::rearm) each, poll each once more, wait, read the fd.
+    /// interrupts. Read it when it was readable.
     pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         self.parts.interrupt.as_ref().map(|interrupt| interrupt.event.as_fd())
     }
