@@ -46,15 +46,18 @@ impl Drop for SimBus {
     }
 }
 
-/// Unmaps a region; buffers in it that a device still has are an error of the driver.
+/// Unmaps a region; a ring or buffers in it that a device still has are an error of the driver.
 fn unmap(state: &mut State, region: &Arc<HugeRegion>) -> bool {
     let State { env, ports } = state;
     let Some(result) = env.dma.unmap(region) else { return false };
-    if let UnmapResult::Gone { start, end } = result
-        && let Some(by) = env.dma.armed_within(start, end)
+    let UnmapResult::Gone { start, end } = result else { return true };
+    if let Some(by) = env.dma.armed_within(start, end)
         && let Some(port) = ports.get(by.port).and_then(Option::as_ref)
     {
         port.vf.violate(env, &format!("memory unmapped while a buffer in it is armed in {by}"));
+    }
+    for port in ports.iter().flatten().filter(|port| port.vf.has_ring_within(start, end)) {
+        port.vf.violate(env, "memory unmapped while a ring in it is enabled");
     }
     true
 }

@@ -341,6 +341,12 @@ impl IgbVf {
         self.rx.iter().any(|q| q.ring.enabled) || self.tx.iter().any(|q| q.ring.enabled)
     }
 
+    /// True while an enabled queue has its ring in these IOVAs.
+    pub(super) fn has_ring_within(&self, start: u64, end: u64) -> bool {
+        let rings = self.rx.iter().map(|q| &q.ring).chain(self.tx.iter().map(|q| &q.ring));
+        rings.filter(|ring| ring.enabled).any(|ring| (start..end).contains(&ring.descriptor(0)))
+    }
+
     /// The driver closed the device: as a reset by the kernel.
     pub(super) fn close(&mut self, env: &mut Env) {
         self.sample(env);

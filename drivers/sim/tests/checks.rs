@@ -308,9 +308,10 @@ fn memory_must_outlive_its_use() {
     let world = rig.world.clone();
     drop(rig);
     let found = world.violations();
-    assert_eq!(found.len(), 2, "{found:#?}");
+    assert_eq!(found.len(), 3, "{found:#?}");
     assert!(found[0].contains("unmapped while a buffer in it is armed in port 0 rx queue 0"), "{found:?}");
-    assert!(found[1].contains("DMA outside every mapping"), "{found:?}");
+    assert!(found[1].contains("unmapped while a ring in it is enabled"), "{found:?}");
+    assert!(found[2].contains("DMA outside every mapping"), "{found:?}");
 
     let rig = Rig::running(Part::I82576);
     let world = rig.world.clone();

@@ -338,3 +338,26 @@ fn counters_only_grow_over_resets() {
         s.finish();
     }
 }
+
+#[test]
+fn offload_contexts_are_loaded_anew_after_a_reset() {
+    let world = world("contexts_lost");
+    for part in PARTS {
+        let mut s = Station::new(&world, options(part, 1), PortConfig::new().tx_offloads(true));
+        let f = frame(PEER, s.mac(), 60, 1);
+        let mut expected = f.clone();
+        expected.splice(12..12, [0x81, 0, 0, 9]);
+        let tagged = vfring::TxInfo { vlan_tci: Some(9), ..Default::default() };
+        for how in 0..3 {
+            for _ in 0..3 {
+                assert_eq!(s.send_with(&f, tagged), std::slice::from_ref(&expected));
+            }
+            lose(&world, &s, how);
+            s.control.service();
+            world.pf_reset_done(s.id);
+            recover(&mut s);
+        }
+        assert_eq!(s.send_with(&f, tagged), [expected]);
+        s.finish();
+    }
+}
