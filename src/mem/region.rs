@@ -224,32 +224,64 @@ fn parse_default_page_size(meminfo: &str) -> Option<usize> {
     (bytes.is_power_of_two() && bytes > 4 * KIB).then_some(bytes)
 }
 
+/// The kernel's hugepages of one size.
+#[derive(Clone, Copy)]
+struct Reserve {
+    /// Pages set aside for all users, those in use included.
+    pages: usize,
+    /// Pages that nobody has or is promised.
+    free: usize,
+    /// Pages that the kernel may make when they are asked for; populating them tells whether it can.
+    surplus: usize,
+}
+
+fn reserve_dir(page_size: usize) -> String {
+    format!("/sys/kernel/mm/hugepages/hugepages-{}kB", page_size / KIB)
+}
+
+impl Reserve {
+    fn read(page_size: usize) -> Reserve {
+        let dir = reserve_dir(page_size);
+        let read = |name: &str| -> usize {
+            fs::read_to_string(format!("{dir}/{name}")).ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
+        };
+        Reserve {
+            pages: read("nr_hugepages"),
+            free: read("free_hugepages").saturating_sub(read("resv_hugepages")),
+            surplus: read("nr_overcommit_hugepages").saturating_sub(read("surplus_hugepages")),
+        }
+    }
+}
+
 /// Refuses early where the reservation cannot cover the request: the mapping would fail with a bare ENOMEM.
 fn check_free(len: usize, page_size: usize) -> Result<()> {
-    let dir = format!("/sys/kernel/mm/hugepages/hugepages-{}kB", page_size / KIB);
-    let read = |name: &str| -> usize {
-        fs::read_to_string(format!("{dir}/{name}")).ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
-    };
+    let dir = reserve_dir(page_size);
     if !fs::exists(&dir).unwrap_or(false) {
         return Err(Error::Memory(format!("this kernel has no {} hugepages ({dir} is absent)", Size(page_size))));
     }
-    let unreserved = read("free_hugepages").saturating_sub(read("resv_hugepages"));
-    // Overcommitted pages come when they are asked for; populating them tells whether they are there.
-    let surplus = read("nr_overcommit_hugepages").saturating_sub(read("surplus_hugepages"));
-    if (unreserved + surplus) * page_size < len {
-        return Err(out_of_pages(len, page_size));
+    let reserve = Reserve::read(page_size);
+    match (reserve.free + reserve.surplus) * page_size < len {
+        true => Err(too_few(len, page_size, reserve)),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 fn out_of_pages(len: usize, page_size: usize) -> Error {
-    let pages = len / page_size;
-    let kib = page_size / KIB;
+    too_few(len, page_size, Reserve::read(page_size))
+}
+
+/// The command keeps what others use: nr_hugepages counts the pages of all.
+fn too_few(len: usize, page_size: usize, reserve: Reserve) -> Error {
+    let needed = len / page_size;
+    let missing = needed.saturating_sub(reserve.free).max(1);
     Error::Memory(format!(
-        "no {} hugepages for {}: {pages} are needed; reserve them with \
-         `echo {pages} > /sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages` (more if others run; see hugepages.md)",
+        "too few {} hugepages for {}: {needed} needed, {} free; reserve more with `echo {} > {}/nr_hugepages` \
+         (see hugepages.md)",
         Size(page_size),
-        Size(len)
+        Size(len),
+        reserve.free,
+        reserve.pages + missing,
+        reserve_dir(page_size)
     ))
 }
 
@@ -294,6 +326,19 @@ mod tests {
     fn too_few_hugepages_are_refused_with_the_command_that_reserves_them() {
         let error = HugeRegion::allocate(1 << 45, Pages::Huge2M, None).unwrap_err().to_string();
         assert!(error.contains("hugepages"), "{error}");
+    }
+
+    #[test]
+    fn the_command_adds_what_is_missing_to_what_others_use() {
+        let reserve = |pages, free| Reserve { pages, free, surplus: 0 };
+        let error = too_few(10 * MIB, 2 * MIB, reserve(128, 2)).to_string();
+        assert_eq!(
+            error,
+            "too few 2 MiB hugepages for 10 MiB: 5 needed, 2 free; reserve more with \
+             `echo 131 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages` (see hugepages.md)"
+        );
+        // Free a moment ago, and gone when they were mapped.
+        assert!(too_few(2 * MIB, 2 * MIB, reserve(1, 1)).to_string().contains("`echo 2 > "));
     }
 
     #[test]

@@ -3,43 +3,178 @@
 
 use std::time::Duration;
 
-use vfring_tests::build::static_example;
-use vfring_tests::vm::{Process, Result, Testbed, TestbedConfig};
+use vfring_tests::forwarder::{Forwarder, QUIET, Way, testbed};
+use vfring_tests::vm::{Result, Testbed, TestbedConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
-const L2FWD: &str = "/bin/l2fwd";
 
-fn bed(config: TestbedConfig) -> Result<Testbed> {
-    Testbed::boot(config.file(static_example("l2fwd")?, L2FWD))
-}
+/// Hugepages of a testbed.
+const HUGEPAGES: u32 = 128;
 
-/// The command line that forwards between both VFs, with the MAC addresses of the far ends.
-fn command(bed: &Testbed, options: &str) -> String {
-    format!(
-        "{L2FWD} --port {} --port {} --peer-mac 0,{} --peer-mac 1,{} {options}",
-        bed.a.vf, bed.b.vf, bed.a.tap.mac, bed.b.tap.mac
-    )
-}
+/// Rings and bursts for rates. DPDK's testpmd, too, needs rings of 2048 to be sure of its rates in this guest: what is
+/// emulated is slow by the doorbell, and a busy machine keeps the guest from running for milliseconds at a time.
+const FAST: &str = "--ring 2048 --burst 128";
 
-fn start(bed: &Testbed, options: &str) -> Result<Process> {
-    let process = bed.guest.spawn(&format!("exec {}", command(bed, options)))?;
-    bed.guest.wait_log(&process, "Ctrl-C stops", 30 * SECOND)?;
-    Ok(process)
+/// Frames between sender and receiver: QEMU's igb drops what finds a ring of 2048 full, and counts it nowhere.
+const WINDOW: u64 = 1500;
+
+/// Bits a second of TCP payload that must flow through l2fwd; testpmd gets twice as many on an idle machine.
+const ENOUGH_TCP: f64 = 500e6;
+
+#[test]
+fn counted_frames_arrive_intact_with_new_addresses_and_all_counters_agree() -> Result<()> {
+    let bed = testbed(TestbedConfig { hugepages: HUGEPAGES, ..TestbedConfig::default() })?;
+    let forwarder = Forwarder::start(&bed, FAST)?;
+
+    // Both ports are in one container, which maps their pool once.
+    let files = bed.guest.sh(&format!("cd /proc/{}/fd; for fd in *; do readlink $fd; done", forwarder.pid()))?;
+    let opened = |path: &str| files.lines().filter(|line| *line == path).count();
+    let groups = [bed.a.group, bed.b.group].map(|group| format!("/dev/vfio/{group}"));
+    assert_eq!((opened("/dev/vfio/vfio"), opened(&groups[0]), opened(&groups[1])), (1, 1, 1), "{files}");
+    assert!(bed.guest.free_hugepages()? < HUGEPAGES);
+
+    let mut frames = Vec::new();
+    for way in [Way::AToB, Way::BToA] {
+        let receiver = way.receiver(&bed)?;
+        let sent = way.sender(&bed).rate(50_000).following(&receiver, WINDOW).send_for(5 * SECOND)?;
+        assert_eq!((sent.frames, sent.refused), (250_000, 0));
+        let received = receiver.finish(QUIET)?;
+        println!("{way:?}: {} of {} frames, sent in {:?}", received.frames, sent.frames, sent.wall);
+        assert!(sent.wall < 20 * SECOND, "the pace was {:.0} frames a second", 250_000.0 / sent.wall.as_secs_f64());
+        assert!(received.frames >= sent.frames - sent.frames / 1000, "{} of {}", received.frames, sent.frames);
+        assert_eq!((received.corrupt, received.duplicates, received.reordered, received.overrun), (0, 0, 0, 0));
+        let (destination, source) = way.addresses(&bed);
+        assert_eq!(received.destinations.into_iter().collect::<Vec<_>>(), [destination]);
+        assert_eq!(received.sources.into_iter().collect::<Vec<_>>(), [source]);
+        frames.push(received.frames);
+    }
+
+    let report = forwarder.stop()?;
+    println!("{report:?}");
+    // What is not lost on the way in, which the above has bounded, is counted at each step and arrives.
+    for (n, (rx, tx)) in [(0, 1), (1, 0)].into_iter().enumerate() {
+        for (counter, of) in [
+            (format!("/ports/{rx}/rx/packets"), frames[n]),
+            (format!("/ports/{tx}/tx/packets"), frames[n]),
+            (format!("/ports/{rx}/device_counters/rx_packets"), frames[n]),
+            (format!("/ports/{tx}/device_counters/tx_packets"), frames[n]),
+            // The device's octets have the frame check sequence.
+            (format!("/ports/{rx}/rx/octets"), 64 * frames[n]),
+            (format!("/ports/{tx}/tx/octets"), 64 * frames[n]),
+        ] {
+            assert_eq!(report.number(&counter), of, "{counter}");
+        }
+    }
+    assert_eq!(report.number("/drops"), 0);
+    assert!(report.on_hugepages());
+    assert_eq!(bed.guest.free_hugepages()?, HUGEPAGES);
+    Ok(())
 }
 
 #[test]
 fn ping_and_tcp_flow_through_l2fwd() -> Result<()> {
-    let bed = bed(TestbedConfig::default())?;
-    let process = start(&bed, "--stats-period 1")?;
-    let report = bed.a.namespace.ping(bed.b.address, 10, 56)?;
-    println!("{report:?}");
-    println!("{}", bed.guest.log(&process)?);
-    assert_eq!(report.received, 10, "{report:?}");
-    let tcp = bed.a.namespace.tcp_to(&bed.b.namespace, bed.b.address, 5 * SECOND)?;
-    println!("{tcp:?}");
-    bed.guest.signal(&process, "INT")?;
-    let status = bed.guest.wait(&process, 20 * SECOND)?;
-    println!("{}", bed.guest.log(&process)?);
-    assert_eq!(status, 0);
+    let bed = testbed(TestbedConfig::default())?;
+    let forwarder = Forwarder::start(&bed, FAST)?;
+    ping(&bed, 56)?;
+    for (from, to) in [(&bed.a, &bed.b), (&bed.b, &bed.a)] {
+        // Others who use this machine can only make it look slower than it is: the best of three counts.
+        let mut best = 0.0;
+        for _ in 0..3 {
+            let tcp = from.namespace.tcp_to(&to.namespace, to.address, 4 * SECOND)?;
+            println!("TCP from {} to {}: {:.0} Mb/s, {tcp:?}", from.address, to.address, tcp.bits_per_second / 1e6);
+            best = tcp.bits_per_second.max(best);
+            if best >= ENOUGH_TCP {
+                break;
+            }
+        }
+        assert!(best >= ENOUGH_TCP, "TCP from {} to {}: {:.0} Mb/s at best", from.address, to.address, best / 1e6);
+    }
+    let report = forwarder.stop()?;
+    for (port, side) in [(0, &bed.a), (1, &bed.b)] {
+        // Full-sized frames, too, all come out: what l2fwd sent, the device sent, and the TAP device got.
+        let sent = report.number(&format!("/ports/{port}/tx/packets"));
+        let sent_by_device = report.number(&format!("/ports/{port}/device_counters/tx_packets"));
+        assert_eq!((sent_by_device, side.tap.counters()?.rx_packets), (sent, sent), "port {port}");
+    }
+    Ok(())
+}
+
+#[test]
+fn jumbo_frames_arrive_intact_also_after_a_reset_of_the_pf() -> Result<()> {
+    let bed = testbed(TestbedConfig { mtu: 9000, ..TestbedConfig::default() })?;
+    let forwarder = Forwarder::start(&bed, "--mtu 9000 --ring 2048")?;
+    ping(&bed, 8900)?;
+    jumbo_frames(&bed)?;
+    let tcp = bed.a.namespace.tcp_to(&bed.b.namespace, bed.b.address, 3 * SECOND)?;
+    println!("TCP with an MTU of 9000: {:.0} Mb/s, {tcp:?}", tcp.bits_per_second / 1e6);
+
+    bed.guest.bounce_pf(&bed.a.pf_netdev)?;
+    forwarder.wait_for("runs again", 30 * SECOND)?;
+    jumbo_frames(&bed)?;
+    let report = forwarder.stop()?;
+    assert!(report.number("/ports/0/resets_recovered") > 0);
+    Ok(())
+}
+
+fn jumbo_frames(bed: &Testbed) -> Result<()> {
+    for way in [Way::AToB, Way::BToA] {
+        let receiver = way.receiver(bed)?;
+        // Each frame takes five descriptors.
+        let sent = way.sender(bed).rate(1000).frame_len(9014).following(&receiver, 256).send(1000)?;
+        let received = receiver.finish(QUIET)?;
+        assert_eq!((sent.frames, sent.refused), (1000, 0));
+        assert_eq!((received.frames, received.bytes, received.corrupt), (1000, 9_014_000, 0), "{way:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn interrupts_wake_a_sleeping_l2fwd_also_after_a_reset_of_the_pf() -> Result<()> {
+    let bed = testbed(TestbedConfig::default())?;
+    // A thread for each queue.
+    let forwarder = Forwarder::start(&bed, "--interrupts --cores 0,1")?;
+    sleeps_and_wakes(&bed, &forwarder)?;
+    forwarder.stop()?;
+    // One thread that sleeps on both.
+    let forwarder = Forwarder::start(&bed, "--interrupts")?;
+    sleeps_and_wakes(&bed, &forwarder)?;
+    // It takes MSI-X from the VF, behind the kernel's back.
+    bed.guest.sysfs_reset(&bed.a.pf)?;
+    bed.guest.bounce_pf(&bed.a.pf_netdev)?;
+    forwarder.wait_for("runs again", 30 * SECOND)?;
+    sleeps_and_wakes(&bed, &forwarder)?;
+    let report = forwarder.stop()?;
+    assert!(report.number("/ports/0/resets_recovered") > 0);
+    Ok(())
+}
+
+fn sleeps_and_wakes(bed: &Testbed, forwarder: &Forwarder) -> Result<()> {
+    // Between two pings all threads fall asleep again, at the latest after 100 ms without an interrupt: pings that take
+    // that long on two legs were not woken for.
+    let pings = bed.a.namespace.ping(bed.b.address, 25, 56)?;
+    let idle = cpu_share(bed, forwarder.pid())?;
+    println!("sleeping: {pings:?}, {:.1} % of a processor while idle", 100.0 * idle);
+    assert_eq!(pings.received, pings.sent, "{pings:?}");
+    assert!(pings.mean_ms < 40.0, "nobody was woken: {pings:?}");
+    assert!(idle < 0.2, "it does not sleep: {idle:.2} of a processor");
+    Ok(())
+}
+
+/// The part of a processor that a process uses over the next seconds.
+fn cpu_share(bed: &Testbed, pid: u32) -> Result<f64> {
+    // Fields 14 and 15 are its user and system time in hundredths of a second; its name in field 2 has no blanks.
+    let read = format!("cut -d' ' -f14,15 /proc/{pid}/stat; cut -d' ' -f1 /proc/uptime");
+    let text = bed.guest.sh(&format!("{read}; sleep 4; {read}"))?;
+    let numbers: Vec<f64> = text.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    let [user, system, at, user_after, system_after, after] = numbers[..] else { panic!("{text}") };
+    Ok((user_after + system_after - user - system) / 100.0 / (after - at))
+}
+
+fn ping(bed: &Testbed, payload: u32) -> Result<()> {
+    for (from, to) in [(&bed.a, &bed.b), (&bed.b, &bed.a)] {
+        let report = from.namespace.ping(to.address, 10, payload)?;
+        println!("{} bytes from {} to {}: {report:?}", payload, from.address, to.address);
+        assert_eq!(report.received, 10, "{report:?}");
+    }
     Ok(())
 }

@@ -6,5 +6,6 @@
 
 pub mod bed;
 pub mod build;
+pub mod forwarder;
 pub mod program;
 pub mod vm;
