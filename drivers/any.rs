@@ -145,6 +145,8 @@ impl Port {
                 )
             }
         };
-        Ok(Started { control, rx: rx.ok_or_else(short)?, tx: tx.ok_or_else(short)? })
+        // Queues go before the control, which would wait for them.
+        let (Some(rx), Some(tx)) = (rx, tx) else { return Err(short()) };
+        Ok(Started { control, rx, tx })
     }
 }

@@ -271,8 +271,8 @@ impl Burst {
             let base = self.packets.as_mut_ptr();
             std::ptr::copy(base.add(count), base, len - count);
         }
-        self.rx.copy_within(count.min(self.rx_valid)..self.rx_valid, 0);
-        self.tx.copy_within(count.min(self.tx_valid)..self.tx_valid, 0);
+        move_to_front(self.rx.get_mut(..self.rx_valid).unwrap_or(&mut []), count);
+        move_to_front(self.tx.get_mut(..self.tx_valid).unwrap_or(&mut []), count);
         self.rx_valid = self.rx_valid.saturating_sub(count);
         self.tx_valid = self.tx_valid.saturating_sub(count);
         self.len = len - count;
@@ -290,6 +290,15 @@ impl Burst {
     /// Drops every packet. [`PoolCache::free`](crate::PoolCache::free) is faster.
     pub fn clear(&mut self) {
         while self.pop().is_some() {}
+    }
+}
+
+/// Moves what is at `from` and behind to the front. (`copy_within` could panic, for all the compiler knows.)
+#[inline(never)] // a burst that goes as a whole, the usual one, keeps its registers
+pub(super) fn move_to_front<T: Copy>(values: &mut [T], from: usize) {
+    let cells = std::cell::Cell::from_mut(values).as_slice_of_cells();
+    for (to, from) in cells.iter().zip(cells.iter().skip(from)) {
+        to.set(from.get());
     }
 }
 

@@ -5,7 +5,7 @@
 //! depot in magazines only. What always holds: the first `len` numbers are free buffers of this pool that nobody else
 //! has.
 
-use super::burst::Burst;
+use super::burst::{Burst, move_to_front};
 use super::depot::MAGAZINE;
 use super::packet::{CHAINED, POOL_MASK, PacketBuf, links_of};
 use super::pool::PoolHandle;
@@ -55,7 +55,8 @@ impl PoolCache {
         // Up to half the cache, so that neither a run of takes nor a run of puts goes to the depot each time.
         let target = want.next_multiple_of(MAGAZINE).clamp(CACHE_SIZE / 2, CACHE_SIZE);
         if target > self.len {
-            self.len += self.pool.depot().take(&mut self.stock[self.len..target]);
+            let room = self.stock.get_mut(self.len..target).unwrap_or(&mut []);
+            self.len += self.pool.depot().take(room);
         }
     }
 
@@ -123,13 +124,16 @@ impl PoolCache {
     /// Takes the oldest buffers to the depot until at most `keep` are left.
     #[cold]
     fn flush(&mut self, keep: usize) {
+        let stock = self.stock.get_mut(..self.len).unwrap_or(&mut []);
         let mut out = 0;
-        while self.len - out > keep && self.len - out >= MAGAZINE {
-            let Some(magazine) = self.stock[out..].first_chunk::<MAGAZINE>() else { break };
+        for magazine in stock.as_chunks::<MAGAZINE>().0 {
+            if stock.len() - out <= keep {
+                break;
+            }
             self.pool.depot().put_magazine(magazine);
             out += MAGAZINE;
         }
-        self.stock.copy_within(out..self.len, 0);
+        move_to_front(stock, out);
         self.len -= out;
     }
 
@@ -226,7 +230,7 @@ impl PoolCache {
 impl Drop for PoolCache {
     fn drop(&mut self) {
         self.flush(0);
-        for &number in &self.stock[..self.len] {
+        for &number in self.stock.iter().take(self.len) {
             // We hold a handle, so this is never the last of an orphaned pool.
             let _ = self.pool.depot().put_one(number);
         }

@@ -1,7 +1,8 @@
 //! The depot: where a pool's free buffers are when no cache and no ring has them, and how the last one home is known.
 //!
 //! Buffers are numbers. Full magazines of [`MAGAZINE`] numbers move in one queue operation; single ones go to a loose
-//! queue that holds the whole pool, so neither can overflow. All operations are lock-free and none allocates.
+//! queue that holds the whole pool, so neither can overflow. No operation takes a lock, allocates or panics. (The queues are
+//! crossbeam's: whoever meets an entry that another thread has claimed and not yet written waits for that thread.)
 //!
 //! The life of a pool, as its depot sees it:
 //! 1. *Owned*: at least one handle (pool, cache, queue, port) exists. Anyone may put, handle holders may take.
@@ -80,34 +81,33 @@ impl Depot {
 
     /// Takes up to `out.len()` buffers, whole magazines first. For handle holders only.
     pub(crate) fn take(&self, out: &mut [u32]) -> usize {
-        let mut taken = 0;
-        while out.len() - taken >= MAGAZINE {
-            let Some(magazine) = self.magazines.pop() else { break };
-            out[taken..taken + MAGAZINE].copy_from_slice(&magazine);
-            taken += MAGAZINE;
+        let wanted = out.len();
+        let mut room = out;
+        while room.len() >= MAGAZINE
+            && let Some(magazine) = self.magazines.pop()
+        {
+            room = fill(room, &magazine);
         }
         let mut singles = 0;
-        while taken < out.len() {
-            let Some(number) = self.loose.pop() else { break };
-            out[taken] = number;
-            taken += 1;
+        while !room.is_empty()
+            && let Some(number) = self.loose.pop()
+        {
+            room = fill(room, &[number]);
             singles += 1;
         }
         if singles > 0 {
             self.balance.fetch_add(singles, Ordering::AcqRel);
         }
-        if taken < out.len() {
-            // Fewer than a magazine are wanted and no singles are left: break one up.
-            if let Some(magazine) = self.magazines.pop() {
-                let (wanted, rest) = magazine.split_at((out.len() - taken).min(MAGAZINE));
-                out[taken..taken + wanted.len()].copy_from_slice(wanted);
-                taken += wanted.len();
-                for &number in rest {
-                    let _ = self.put_one(number); // the caller holds a handle: never the last
-                }
+        // Fewer than a magazine are wanted and no singles are left: break one up.
+        if !room.is_empty()
+            && let Some(magazine) = self.magazines.pop()
+        {
+            for &number in magazine.iter().skip(room.len()) {
+                let _ = self.put_one(number); // the caller holds a handle: never the last
             }
+            room = fill(room, &magazine);
         }
-        taken
+        wanted - room.len()
     }
 
     /// The last handle is gone. True when every buffer is home: the caller frees the pool.
@@ -117,4 +117,12 @@ impl Depot {
         let before = self.balance.fetch_add(ORPHANED + outside_magazines, Ordering::AcqRel);
         before + outside_magazines == 0
     }
+}
+
+/// Copies as many numbers as there is room for, and returns the room behind them.
+fn fill<'a>(room: &'a mut [u32], numbers: &[u32]) -> &'a mut [u32] {
+    for (place, &number) in room.iter_mut().zip(numbers) {
+        *place = number;
+    }
+    room.get_mut(numbers.len()..).unwrap_or(&mut [])
 }

@@ -141,7 +141,11 @@ impl Port {
         let inner = Inner::new(self, shared, sides, region, reservation, events, rx_counts, tx_counts);
         // From here on dropping the control resets the device and takes everything back.
         let mut control = Control::new(inner);
-        control.bring_up()?;
+        if let Err(error) = control.bring_up() {
+            // Queues go before the control, which would wait for them.
+            drop((rx, tx));
+            return Err(error);
+        }
         Ok(StartParts { control, rx, tx, kind })
     }
 

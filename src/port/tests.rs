@@ -30,6 +30,8 @@ struct Script {
     resetting: bool,
     /// The device cannot be reset.
     stuck: bool,
+    /// The PF refuses the settings.
+    refuses: bool,
     /// Called once, when a receive queue is started.
     at_start: Option<Box<dyn FnOnce() + Send>>,
     /// Called once, when the driver waits.
@@ -97,7 +99,7 @@ impl Device for Scripted {
         self.script().running.is_empty()
     }
     fn restore(&mut self, _: &Settings) -> Result<()> {
-        Ok(())
+        if self.script().refuses { Err(Error::device("script", "refused")) } else { Ok(()) }
     }
     fn set_mac(&mut self, _: MacAddr) -> Result<()> {
         Ok(())
@@ -266,6 +268,16 @@ fn a_device_that_cannot_be_reset_keeps_every_byte_that_it_was_given() {
 }
 
 #[test]
+fn a_start_that_fails_half_way_waits_for_nobody_and_unmaps_everything() {
+    let (port, script) = Scripted::port(PortConfig::new().queues(2, 2));
+    let pool = pool(&port);
+    script.lock().unwrap().refuses = true;
+    assert!(port.start_parts(&pool).is_err());
+    let script = script.lock().unwrap();
+    assert_eq!((script.time, script.mapped), (Duration::ZERO, 0));
+}
+
+#[test]
 fn a_stopped_port_unmaps_its_rings_and_a_closed_one_its_pools() {
     let (port, script) = Scripted::port(PortConfig::new());
     let pool = pool(&port);
@@ -298,9 +310,9 @@ fn a_queue_that_never_let_go_holds_the_next_start_up_and_is_named() {
     let (port, _) = Scripted::port(PortConfig::new());
     let pool = pool(&port);
     let StartParts { control, rx, tx, .. } = port.start_parts(&pool).unwrap();
-    assert!(rx.into_iter().all(|parts| poll(&Mutex::new(parts.link))));
-    let tx: Vec<_> = tx.into_iter().map(|parts| Mutex::new(parts.link)).collect();
-    assert!(tx.iter().all(poll));
+    let [rx, tx]: [Vec<_>; 2] = [rx.into_iter().map(|p| p.link).collect(), tx.into_iter().map(|p| p.link).collect()];
+    let [rx, tx] = [rx, tx].map(|links| links.into_iter().map(Mutex::new).collect::<Vec<_>>());
+    assert!(rx.iter().chain(&tx).all(poll));
     let port = control.stop(Duration::ZERO).unwrap();
     assert!(!tx.iter().any(poll));
     let error = port.start_parts(&pool).map(drop).unwrap_err().to_string();

@@ -47,8 +47,14 @@ impl QueueLink {
 
     /// The queue is dropped: its buffers wait for the device's reset.
     pub(crate) fn leave(&mut self, in_flight: InFlight) {
-        self.gate.leave();
         self.shared.quarantine.leave(in_flight);
+    }
+}
+
+impl Drop for QueueLink {
+    /// Whoever had the queue's end, even before there was a queue, is done with the device.
+    fn drop(&mut self) {
+        self.gate.leave();
     }
 }
 

@@ -367,9 +367,10 @@ impl<F: RxFormat> RxQueue<F> {
                 self.pieces = 0;
                 self.discard = false;
                 self.next = 0;
-                for position in 0..self.slots.len() {
-                    let index = self.slots[position];
+                let mut position = 0;
+                while let Some(&index) = self.slots.get(position) {
                     self.arm(position, index);
+                    position += 1;
                 }
                 self.announce();
                 true

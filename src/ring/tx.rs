@@ -353,26 +353,23 @@ impl<F: TxFormat> TxQueue<F> {
 
     #[cold]
     fn release_odd(&mut self, cache: &mut PoolCache, from: u32, to: u32) {
-        for position in from as usize..to as usize {
-            let (index, owner) = (self.slots[position], self.owners[position]);
+        let (from, count) = (from as usize, (to - from) as usize);
+        let slots = self.slots.iter().zip(&mut self.owners).skip(from).take(count);
+        for (&index, owner) in slots {
             if index == NO_BUFFER {
                 self.odd -= 1;
-            } else if owner == self.tag {
+            } else if *owner == self.tag {
                 // SAFETY: as in `release`.
                 unsafe { cache.put_one(index) };
             } else {
-                self.owners[position] = self.tag;
+                let owner = std::mem::replace(owner, self.tag);
                 self.odd -= 1;
-                if let Some(other) = self.attached(owner) {
+                if let Some(other) = attached(&self.parts.pools, owner) {
                     // We hold a handle of that pool, so this is never the last of an orphaned one.
                     let _ = other.pool.depot().put_one(index);
                 }
             }
         }
-    }
-
-    fn attached(&self, tag: u16) -> Option<&Attached> {
-        self.parts.pools.iter().find(|a| a.pool.number() == tag & POOL_MASK)
     }
 
     /// Any packet: chained, of another pool, short, with offloads, or not to be sent at all. When it is dropped, its
@@ -402,7 +399,7 @@ impl<F: TxFormat> TxQueue<F> {
     /// Checks a packet and pads it to the shortest frame.
     fn plan(&self, packet: &mut PacketBuf, info: &TxInfo) -> Result<Plan, Refusal> {
         let (_, _, _, tag) = packet.parts();
-        let delta = self.attached(tag).ok_or(Refusal::ForeignPool)?.iova_delta;
+        let delta = attached(&self.parts.pools, tag).ok_or(Refusal::ForeignPool)?.iova_delta;
         let (mut segments, mut total) = (1u32, packet.len());
         let (mut shortest, mut longest) = (total, total);
         for link in packet.links() {
@@ -472,7 +469,7 @@ impl<F: TxFormat> TxQueue<F> {
         let mut piece = Some((addr, index, u32::from(len)));
         while let Some((addr, index, len)) = piece {
             piece = links.next().and_then(|link| {
-                let pool = &self.attached(owner)?.pool;
+                let pool = &attached(&self.parts.pools, owner)?.pool;
                 let (start, _) = pool.buffer_bounds(link.index);
                 Some((start + link.offset as usize, link.index, u32::from(link.len)))
             });
@@ -503,8 +500,9 @@ impl<F: TxFormat> TxQueue<F> {
             self.parts.ring.store(position * WORDS, words[0]);
             self.parts.ring.store(position * WORDS + 1, words[1]);
         }
-        self.slots[position] = index;
-        self.owners[position] = owner;
+        if let (Some(slot), Some(of)) = (self.slots.get_mut(position), self.owners.get_mut(position)) {
+            (*slot, *of) = (index, owner);
+        }
         self.unmarked += 1;
         self.advance(1);
     }
@@ -521,7 +519,7 @@ impl<F: TxFormat> TxQueue<F> {
                     if tag == self.tag && cache.pool().number() == tag {
                         // SAFETY: a buffer of the cache's pool out of our window, which is emptied below.
                         unsafe { cache.put_one(index) };
-                    } else if let Some(other) = self.attached(tag) {
+                    } else if let Some(other) = attached(&self.parts.pools, tag) {
                         // A handle is held: never the last of an orphaned pool.
                         let _ = other.pool.depot().put_one(index);
                     }
@@ -537,11 +535,15 @@ impl<F: TxFormat> TxQueue<F> {
 
     /// Pool tag and number of every buffer in the ring.
     fn held(&self) -> impl Iterator<Item = (u16, u32)> {
-        (0..self.in_flight as usize)
-            .map(|i| (self.clean as usize + i) % self.slots.len())
-            .map(|position| (self.owners[position], self.slots[position]))
-            .filter(|&(_, index)| index != NO_BUFFER)
+        let slots = || self.owners.iter().copied().zip(self.slots.iter().copied());
+        let all = slots().skip(self.clean as usize).chain(slots()); // around the ring
+        all.take(self.in_flight as usize).filter(|&(_, index)| index != NO_BUFFER)
     }
+}
+
+/// The pool of a packet, where it is one of these.
+fn attached(pools: &[Attached], tag: u16) -> Option<&Attached> {
+    pools.iter().find(|a| a.pool.number() == tag & POOL_MASK)
 }
 
 /// The bytes that a frame must have for what is asked of the hardware: headers where it is told to write, and, to be

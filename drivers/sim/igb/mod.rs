@@ -354,6 +354,9 @@ impl IgbVf {
             self.violate(env, "closed while queues are enabled: reset the VF first");
         }
         self.function_reset(env);
+        // The next driver gets cells of its own, as a closed device's mapping is of no use to anybody: a queue of this one
+        // that is in the middle of a burst must not ring there.
+        self.cells = Arc::default();
     }
 
     /// Everything but frames: doorbells, mailbox, timers, late write-backs. True when anything happened.
