@@ -59,7 +59,11 @@ fn run(args: Args) -> Result<(), Problem> {
 
     let ports = Port::open_many(&port_configs(&options, &plan))?;
     let buffers = options.buffers.unwrap_or_else(|| buffers_needed(&ports, &options, &plan));
-    let pool = Mempool::builder().buffers(buffers).on(&ports.iter().collect::<Vec<_>>())?;
+    let mut pool = Mempool::builder().buffers(buffers);
+    if let Some(pages) = options.pages {
+        pool = pool.pages(pages);
+    }
+    let pool = pool.on(&ports.iter().collect::<Vec<_>>())?;
     let facts: Vec<PortFacts> = ports.iter().zip(&options.to).map(|(port, to)| port_facts(port, *to)).collect();
     let (services, workers) = start(ports, &pool, &plan, &options, &facts)?;
     screen.print(&report::banner(&facts, pool.is_huge(), plan.threads.len(), options.burst))?;

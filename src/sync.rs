@@ -2,6 +2,7 @@
 //!
 //! `mem/depot.rs`, `ring/state.rs` and `ring/quarantine.rs` use nothing but these, so that the loom tests
 //! (`tests/it/loom.rs`) can compile the very same files over loom's types.
+#![forbid(unsafe_code)]
 
 pub(crate) use crossbeam::queue::ArrayQueue;
 pub(crate) use std::sync::Mutex;

@@ -6,6 +6,7 @@
 //! that two cores carry a program and its models.
 //!
 //! Everything is behind one lock, which drivers' control paths take for a register access and the data path never takes.
+#![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};

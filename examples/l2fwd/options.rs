@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use vfring::{DeviceSpec, MacAddr};
+use vfring::{DeviceSpec, MacAddr, Pages};
 
 use crate::common::args::{Args, Problem};
 use crate::common::cores::CoreList;
@@ -26,6 +26,7 @@ usage: l2fwd [OPTIONS]            (without options: two software models, a gener
                          a transmit queue of every port it sends to (default: one thread, not pinned)
   --ring N               descriptors of every ring (512)
   --buffers N            packet buffers in the pool (default: enough for rings, caches and bursts)
+  --pages SIZE           hugepages of the packet buffers, 2M or 1G (default: the system's default size)
   --mtu N                largest payload of a frame in bytes, 9000 for jumbo frames (1500)
   --interrupts           sleep while nothing arrives
   --duration SECONDS     stop after this time (default: at Ctrl-C or SIGTERM)
@@ -55,6 +56,8 @@ pub struct Options {
     pub ring: u16,
     /// Packet buffers; `None`: as many as are needed.
     pub buffers: Option<u32>,
+    /// Pages of the packet buffers; `None`: the library's choice.
+    pub pages: Option<Pages>,
     /// Largest payload of a frame in bytes.
     pub mtu: u16,
     /// Sleep while nothing arrives.
@@ -86,6 +89,7 @@ impl Options {
             cores: Vec::new(),
             ring: 512,
             buffers: None,
+            pages: None,
             mtu: 1500,
             interrupts: false,
             duration: None,
@@ -104,6 +108,7 @@ impl Options {
                 "--cores" => cores = args.parsed()?,
                 "--ring" => options.ring = args.number(1..=32768)?,
                 "--buffers" => options.buffers = Some(args.number(1..=u32::MAX)?),
+                "--pages" => options.pages = Some(args.parsed_by(parse_pages)?),
                 "--mtu" => options.mtu = args.number(1..=u16::MAX)?,
                 "--interrupts" => options.interrupts = true,
                 "--duration" => options.duration = Some(args.seconds()?),
@@ -158,6 +163,14 @@ fn parse_peer(text: &str) -> Result<(usize, MacAddr), String> {
         .and_then(|(port, mac)| Some((port.parse().ok()?, mac)))
         .ok_or_else(|| format!("'{text}' is not a port number and a MAC address like 1,52:54:00:12:34:56"))?;
     mac.parse().map(|mac| (port, mac)).map_err(|error: vfring::Error| error.to_string())
+}
+
+fn parse_pages(text: &str) -> Result<Pages, String> {
+    match text {
+        "2M" => Ok(Pages::Huge2M),
+        "1G" => Ok(Pages::Huge1G),
+        _ => Err(format!("'{text}' is no size of hugepages; 2M and 1G are")),
+    }
 }
 
 /// Where the packets of each port go. Without pairs, neighbours are joined and a last lone port is its own peer.
@@ -266,6 +279,7 @@ mod tests {
             ("--duration -1", "--duration"),
             ("--frobnicate", "no option --frobnicate"),
             ("--json=1", "takes no value"),
+            ("--pages 4K", "--pages: '4K'"),
             ("--mtu", "--mtu needs a value"),
             ("--resource intel.com/no_such_resource", "PCIDEVICE_INTEL_COM_NO_SUCH_RESOURCE"),
         ] {

@@ -14,6 +14,7 @@
 //! yet taken (it may be off for an instant, and nobody acts on it). Orphaning adds the buffers that are not in
 //! magazines, and a mark; from then on it is the mark plus the buffers still out, and the put that takes it to the mark
 //! is the last.
+#![forbid(unsafe_code)]
 
 use crate::sync::{ArrayQueue, AtomicI64, Ordering};
 

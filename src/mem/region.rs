@@ -78,7 +78,7 @@ impl HugeRegion {
             .map_err(|_| Error::Memory(format!("a region of {len} bytes is too large")))?;
         // SAFETY: the layout has a size above zero (rounded up from at least 1).
         let base = unsafe { hugepage_rs::alloc(layout) };
-        let base = NonNull::new(base).ok_or_else(|| out_of_pages(len, page_size))?;
+        let base = NonNull::new(base).ok_or_else(|| not_mapped(len, page_size))?;
         Ok(HugeRegion { base, len, page_size, backing: Backing::HugepageRs(layout) })
     }
 
@@ -95,7 +95,7 @@ impl HugeRegion {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let file = fs::File::from(fd);
         file.set_len(len as u64).map_err(|e| Error::os(format!("ftruncate of a {} memfd", Size(len)), e))?;
-        let map = MmapOptions::new().len(len).map_raw(&file).map_err(|_| out_of_pages(len, page_size))?;
+        let map = MmapOptions::new().len(len).map_raw(&file).map_err(|_| not_mapped(len, page_size))?;
         Self::mapped(map, len, page_size, Some(file.into()))
     }
 
@@ -133,8 +133,8 @@ impl HugeRegion {
                 return Err(Error::os("madvise(MADV_POPULATE_WRITE): needs Linux 5.14 or later", error));
             }
             return Err(Error::Memory(format!(
-                "populating {} of {} pages failed ({error}): the node or the container's hugepage limit has too few; \
-                 see hugepages.md",
+                "populating {} of {} pages failed ({error}): too few are free on the device's NUMA node, or the \
+                 container's limit of hugepages is lower (see hugepages.md)",
                 Size(self.len),
                 Size(self.page_size)
             )));
@@ -260,20 +260,16 @@ fn check_free(len: usize, page_size: usize) -> Result<()> {
         return Err(Error::Memory(format!("this kernel has no {} hugepages ({dir} is absent)", Size(page_size))));
     }
     let reserve = Reserve::read(page_size);
-    match (reserve.free + reserve.surplus) * page_size < len {
+    match reserve.free.saturating_add(reserve.surplus) < len / page_size {
         true => Err(too_few(len, page_size, reserve)),
         false => Ok(()),
     }
 }
 
-fn out_of_pages(len: usize, page_size: usize) -> Error {
-    too_few(len, page_size, Reserve::read(page_size))
-}
-
 /// The command keeps what others use: nr_hugepages counts the pages of all.
 fn too_few(len: usize, page_size: usize, reserve: Reserve) -> Error {
     let needed = len / page_size;
-    let missing = needed.saturating_sub(reserve.free).max(1);
+    let missing = needed.saturating_sub(reserve.free);
     Error::Memory(format!(
         "too few {} hugepages for {}: {needed} needed, {} free; reserve more with `echo {} > {}/nr_hugepages` \
          (see hugepages.md)",
@@ -283,6 +279,20 @@ fn too_few(len: usize, page_size: usize, reserve: Reserve) -> Error {
         reserve.pages + missing,
         reserve_dir(page_size)
     ))
+}
+
+/// The kernel refused a mapping that [`check_free`] had let pass.
+fn not_mapped(len: usize, page_size: usize) -> Error {
+    // Somebody else may have been faster.
+    check_free(len, page_size).err().unwrap_or_else(|| {
+        Error::Memory(format!(
+            "the kernel refused {} of {} hugepages, though enough are free: the container's limit of hugepages is lower; \
+             in a pod raise `hugepages-{}` (see hugepages.md)",
+            Size(len),
+            Size(page_size),
+            Size(page_size).to_string().replace(' ', "").trim_end_matches('B')
+        ))
+    })
 }
 
 /// `mbind(MPOL_BIND)` before the first touch; a kernel without NUMA is fine.
@@ -326,6 +336,8 @@ mod tests {
     fn too_few_hugepages_are_refused_with_the_command_that_reserves_them() {
         let error = HugeRegion::allocate(1 << 45, Pages::Huge2M, None).unwrap_err().to_string();
         assert!(error.contains("hugepages"), "{error}");
+        let error = not_mapped(0, GIB).to_string();
+        assert!(error.contains("`hugepages-1Gi`") || error.contains("is absent"), "{error}");
     }
 
     #[test]
@@ -337,8 +349,6 @@ mod tests {
             "too few 2 MiB hugepages for 10 MiB: 5 needed, 2 free; reserve more with \
              `echo 131 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages` (see hugepages.md)"
         );
-        // Free a moment ago, and gone when they were mapped.
-        assert!(too_few(2 * MIB, 2 * MIB, reserve(1, 1)).to_string().contains("`echo 2 > "));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The framework owns the life cycle, the settings to restore and the queues' state; a family owns its registers and
 //! its mailbox. Nothing here touches ring memory. A `Device` is only ever called by the thread that holds the
 //! port or its control.
+#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

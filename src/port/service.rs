@@ -2,6 +2,7 @@
 //!
 //! The thread services the control every [`PERIOD`] or when the mailbox interrupts; everything else goes through the
 //! same lock, for a moment at a time. No data path takes it.
+#![forbid(unsafe_code)]
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,5 @@
 //! Starting a port: memory for the rings, rings into the device, parts for the queues.
+#![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;

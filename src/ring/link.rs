@@ -1,4 +1,5 @@
 //! What a queue and its port share: the state word, the queue's gate, the quarantine and the counters.
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

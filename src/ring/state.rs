@@ -15,6 +15,7 @@
 //! seen a Running word under which its gate is enabled; and control enables a gate only after the device was reset,
 //! the queue has acknowledged, and its ring is programmed with head and tail 0. So a stale doorbell can never reach a
 //! live ring. A queue that stays silent stays disabled, and the others go on.
+#![forbid(unsafe_code)]
 
 use crate::sync::{AtomicU32, Ordering};
 

@@ -44,7 +44,8 @@ pub struct GuestFile {
 pub struct GuestConfig {
     /// The PFs, in this order at 0000:01:00.0, 0000:02:00.0, … and as eth0, eth1, …
     pub nics: Vec<Nic>,
-    /// Memory, hugepages included.
+    /// Memory, hugepages included. Under 2816: above, RAM and BARs go beyond 4 GiB, and there QEMU's igb (10.0) decodes no
+    /// BAR of a VF: it reads 0 to any driver.
     pub memory_mib: u32,
     /// How the NICs are grouped by the IOMMU.
     pub topology: Topology,
@@ -52,6 +53,8 @@ pub struct GuestConfig {
     pub files: Vec<GuestFile>,
     /// Whether Linux's own VF driver is loaded; it then takes every VF that is not claimed by a driver override.
     pub igbvf: bool,
+    /// What the kernel's command line has besides what the harness needs.
+    pub kernel_arguments: String,
     /// When QEMU is killed at the latest.
     pub lifetime: Duration,
 }
@@ -64,6 +67,7 @@ impl Default for GuestConfig {
             topology: Topology::Isolated,
             files: Vec::new(),
             igbvf: false,
+            kernel_arguments: String::new(),
             lifetime: Duration::from_secs(900),
         }
     }
@@ -97,7 +101,10 @@ impl Guest {
             console: &folder.console(),
             messages: &folder.messages(),
             // Without IPv6 an interface that is up sends nothing by itself, and counters can be exact.
-            kernel_arguments: &format!("console=ttyS0 quiet intel_iommu=on panic=-1 ipv6.disable=1{igbvf}"),
+            kernel_arguments: &format!(
+                "console=ttyS0 quiet intel_iommu=on panic=-1 ipv6.disable=1{igbvf} {}",
+                config.kernel_arguments
+            ),
             memory_mib: config.memory_mib,
             topology: config.topology,
             nics: config.nics,
