@@ -39,6 +39,8 @@ pub enum Fault {
     StsWithoutMessage,
     /// RSTI reads 1 for ever, as if the PF never came back from its reset.
     RstiStuck,
+    /// The PF goes into reset now and is back after this long.
+    PfResetFor(Duration),
     /// The PF keeps the mailbox buffer (PFU), so that the VF cannot have it.
     PfHoldsBuffer,
     /// Clearing ENABLE of a queue has no effect.

@@ -20,6 +20,7 @@ mod start;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use config::{DEFAULT_MTU, DEFAULT_RING, PortConfig};
 pub use control::{Control, PortStats};
@@ -79,6 +80,23 @@ pub struct Port {
     earlier: Option<Earlier>,
 }
 
+/// How long opening waits for a PF that does not answer: one whose interface goes down and up is back within seconds
+/// (measured on Linux's igb).
+const OPEN_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause before a PF is asked again.
+const OPEN_RETRY: Duration = Duration::from_millis(50);
+
+/// The first reset of a device, with patience for a PF that is just being reset itself.
+fn open_reset(device: &mut dyn Device) -> Result<()> {
+    let deadline = device.bus().now() + OPEN_PATIENCE;
+    let mut answer = device.reset(true);
+    while matches!(answer, Err(Error::Timeout { .. })) && device.bus().now() < deadline {
+        device.bus().pause(OPEN_RETRY);
+        answer = device.reset(false);
+    }
+    answer
+}
+
 impl Port {
     /// Takes over an opened device: resets it, shakes hands with the PF, checks the configuration.
     pub(crate) fn with_device(mut device: Box<dyn Device>, config: PortConfig) -> Result<Port> {
@@ -86,7 +104,7 @@ impl Port {
         let (name, id, numa_node, is_model) = (bus.name().to_owned(), bus.id(), bus.numa_node(), bus.is_model());
         let vectors = bus.vectors();
         config.check(&name, device.caps(), vectors)?;
-        device.reset(true)?;
+        open_reset(device.as_mut())?;
         let caps = device.caps();
         // After the handshake a family may know better how many queues the PF grants.
         config.check(&name, caps, vectors)?;

@@ -301,6 +301,10 @@ impl IgbVf {
                 self.bus_master = false;
                 self.unmapped = true;
             }
+            Fault::PfResetFor(time) => {
+                self.pf_reset(env);
+                self.pf_back = Some(env.now + time);
+            }
             Fault::LinkFlaps(period) => self.flap_at = Some(env.now + period),
             _ => {}
         }
