@@ -248,6 +248,13 @@ fn forward(worker: Worker, pool: &Mempool, ring_full: &[AtomicU64]) -> Result<()
     Ok(())
 }
 
+/// What was last said about a port.
+struct Known {
+    state: PortState,
+    link: Link,
+    trouble: Option<String>,
+}
+
 /// The control side while the threads forward.
 struct Watch<'a> {
     facts: &'a [PortFacts],
@@ -271,7 +278,8 @@ impl Watch<'_> {
     /// Shows statistics and reports changes until a signal, the end of the duration, or the death of a port.
     fn until_the_end(&mut self, first: &Sample, options: &Options) -> Result<(), Problem> {
         let end = options.duration.map(|duration| first.at + duration);
-        let mut known: Vec<(PortState, Link)> = first.ports.iter().map(|port| (port.state, port.link)).collect();
+        let known = |port: &PortSample| Known { state: port.state, link: port.link, trouble: None };
+        let mut known: Vec<Known> = first.ports.iter().map(known).collect();
         let mut shown: Option<Sample> = None;
         let mut due = options.stats_period.map(|period| first.at + period);
         while !stop::requested() {
@@ -301,11 +309,12 @@ impl Watch<'_> {
     }
 
     /// Says on stderr what became of a port's state and link.
-    fn report_changes(&mut self, number: usize, known: &mut (PortState, Link)) -> Result<(), Problem> {
-        let (state, link) = (self.services[number].state(), self.services[number].link());
+    fn report_changes(&mut self, number: usize, known: &mut Known) -> Result<(), Problem> {
+        let service = &self.services[number];
+        let (state, link, trouble) = (service.state(), service.link(), service.trouble());
         let name = &self.facts[number].name;
-        if state != known.0 {
-            known.0 = state;
+        if state != known.state {
+            known.state = state;
             let what = match state {
                 PortState::Running => "runs again",
                 PortState::Resetting => "is being reset by its PF; forwarding goes on once the PF is back",
@@ -314,8 +323,14 @@ impl Watch<'_> {
             };
             self.screen.note(&format!("l2fwd: port {number} ({name}) {what}"))?;
         }
-        if link != known.1 {
-            known.1 = link;
+        if trouble != known.trouble {
+            if let Some(trouble) = &trouble {
+                self.screen.note(&format!("l2fwd: port {number} cannot go on yet: {trouble}"))?;
+            }
+            known.trouble = trouble;
+        }
+        if link != known.link {
+            known.link = link;
             self.screen.note(&format!("l2fwd: port {number} ({name}): the link is now {}", report::link(link)))?;
         }
         Ok(())

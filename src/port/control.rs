@@ -93,6 +93,8 @@ pub(super) struct Inner {
     counters: Counters,
     sampled: Duration,
     recoveries: u64,
+    /// Why the last attempt to recover failed.
+    trouble: Option<Error>,
 }
 
 impl Inner {
@@ -121,6 +123,7 @@ impl Inner {
             counters: Counters::default(),
             sampled: Duration::ZERO,
             recoveries: 0,
+            trouble: None,
         }
     }
 
@@ -244,6 +247,7 @@ impl Inner {
         match done {
             Ok(()) => {
                 self.recoveries += 1;
+                self.trouble = None;
                 self.resetting_since = None;
                 // The next epoch is not known before the word has it; a queue that looks in between only rests.
                 self.shared.word.go(PortState::Running);
@@ -256,8 +260,8 @@ impl Inner {
                 self.wake();
             }
             Err(Error::Gone { .. }) => self.go(PortState::Dead),
-            // The PF is not ready yet: the next call tries again.
-            Err(_) => {}
+            // The PF is not ready yet, or refuses what it granted before: the next call tries again.
+            Err(error) => self.trouble = Some(error),
         }
     }
 
@@ -391,6 +395,11 @@ impl Control {
             tx: inner.tx_counts.iter().map(|c| c.snapshot()).collect(),
             recoveries: inner.recoveries,
         }
+    }
+
+    /// Why the port is still Resetting: what the last attempt to recover met. `None` when nothing went wrong.
+    pub fn trouble(&self) -> Option<&Error> {
+        self.get().trouble.as_ref()
     }
 
     /// Names the queues that a reset or a stop waits for, or that stay disabled because they did not let go: they have

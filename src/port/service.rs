@@ -52,7 +52,7 @@ impl Service {
         Ok(Service { shared, thread: Some(thread) })
     }
 
-    /// Calls the control, for settings.
+    /// Calls the control, for settings. `act` must not use this service: the control is locked meanwhile.
     ///
     /// # Errors
     /// What `act` returns.
@@ -76,6 +76,11 @@ impl Service {
     /// Counters; see [`Control::stats`].
     pub fn stats(&self) -> PortStats {
         self.with(|c| c.stats())
+    }
+
+    /// Why the port is still Resetting, as text; see [`Control::trouble`].
+    pub fn trouble(&self) -> Option<String> {
+        self.with(|c| c.trouble().map(ToString::to_string))
     }
 
     /// The queues that a reset waits for; see [`Control::waiting_for`].

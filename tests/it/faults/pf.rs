@@ -287,3 +287,29 @@ fn faults_add_up() {
     }
     assert_no_violations(&world);
 }
+
+#[test]
+fn a_recovery_that_the_pf_stands_in_the_way_of_says_so() {
+    let world = world("trouble");
+    for part in PARTS {
+        // Granted at the start, refused after the reset: the maximum frame (message 5).
+        let mut s = Station::new(&world, options(part, 1), PortConfig::new());
+        assert!(s.control.trouble().is_none());
+        world.set_fault(s.id, Fault::NackRequest(5));
+        world.pf_reset(s.id);
+        world.pf_reset_done(s.id);
+        for _ in 0..20 {
+            s.control.service();
+            s.poll();
+            world.advance(Duration::from_millis(100));
+        }
+        assert_eq!(s.control.state(), PortState::Resetting);
+        let text = one_line(s.control.trouble().expect("a reason"));
+        assert!(text.contains("PF") && text.contains(&world.spec(s.id).to_string()), "{text}");
+        world.clear_faults(s.id);
+        recover(&mut s);
+        assert!(s.control.trouble().is_none());
+        assert_passes(&mut s);
+        s.finish();
+    }
+}
