@@ -12,7 +12,8 @@ use std::io;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, on which device or path, and what mends it.
-#[derive(Debug)]
+///
+/// `Debug` prints the same line as `Display`, so that a `main` which returns a `Result` ends in it.
 #[non_exhaustive]
 pub enum Error {
     /// Text that names something (an address, a device spec, an option) is malformed.
@@ -103,6 +104,12 @@ impl fmt::Display for Error {
             }
             Error::Os { context, source } => write!(f, "{context}: {source}"),
         }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -97,7 +97,7 @@ fn splat(value: u64) -> __m256i {
 unsafe fn rx<F: RxFormat, const INFO: bool>(run: RxRun<'_>, quirks: F::Quirks) -> usize {
     let RxRun { words, slots, places, fresh, infos, base, stride, iova_base, tag, limit } = run;
     let count = slots.len().min(places.len()).min(fresh.len());
-    let (slots, places, fresh) = (&mut slots[..count], &mut places[..count], &fresh[..count]);
+    let (slots, places, fresh) = (&mut slots[..count], &mut places[..count], &fresh[fresh.len() - count..]);
     let len_mask = (1u64 << F::LEN_BITS) - 1;
     let whole = splat(F::DONE | F::LAST);
     let error = splat(F::ERROR);

@@ -69,9 +69,9 @@ pub(super) struct RxRun<'a> {
 #[inline(always)]
 pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, quirks: F::Quirks) -> usize {
     let RxRun { words, slots, places, fresh, infos, base, stride, iova_base, tag, limit } = run;
-    // The same number of groups from each, so that the loop needs no checks.
+    // The same number of groups from each, and of the fresh ones the newest, so that the loop needs no checks.
     let count = slots.len().min(places.len()).min(fresh.len());
-    let (slots, places, fresh) = (&mut slots[..count], &mut places[..count], &fresh[..count]);
+    let (slots, places, fresh) = (&mut slots[..count], &mut places[..count], &fresh[fresh.len() - count..]);
     for group in 0..count {
         let (slots, places) = (&mut slots[group], &mut places[group]);
         let fresh = &fresh[count - 1 - group];
