@@ -152,7 +152,16 @@ impl Way {
 pub struct Traffic {
     receivers: [Receiver; 2],
     senders: Vec<JoinHandle<Result<()>>>,
-    stop: Arc<AtomicBool>,
+    stop: StopOnDrop,
+}
+
+/// Ends the senders, also when a test fails.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Traffic {
@@ -171,7 +180,7 @@ impl Traffic {
             })
         };
         let senders = ways.into_iter().map(send).collect();
-        Ok(Traffic { receivers, senders, stop })
+        Ok(Traffic { receivers, senders, stop: StopOnDrop(stop) })
     }
 
     /// Frames that came out intact so far, of each way.
@@ -190,7 +199,7 @@ impl Traffic {
 
     /// Stops sending; what came out of each way.
     pub fn finish(self) -> Result<[Received; 2]> {
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.stop);
         for sender in self.senders {
             sender.join().map_err(|_| Error::new("a sender panicked"))??;
         }
