@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use vfring_tests::forwarder::{Forwarder, QUIET, Way, testbed};
-use vfring_tests::vm::{Result, Testbed, TestbedConfig};
+use vfring_tests::vm::{Result, Testbed, TestbedConfig, poll};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -110,6 +110,7 @@ fn jumbo_frames_arrive_intact_also_after_a_reset_of_the_pf() -> Result<()> {
 
     bed.guest.bounce_pf(&bed.a.pf_netdev)?;
     forwarder.wait_for("runs again", 30 * SECOND)?;
+    wait_for_path(&bed)?;
     jumbo_frames(&bed)?;
     let report = forwarder.stop()?;
     assert!(report.number("/ports/0/resets_recovered") > 0);
@@ -142,6 +143,7 @@ fn interrupts_wake_a_sleeping_l2fwd_also_after_a_reset_of_the_pf() -> Result<()>
     bed.guest.sysfs_reset(&bed.a.pf)?;
     bed.guest.bounce_pf(&bed.a.pf_netdev)?;
     forwarder.wait_for("runs again", 30 * SECOND)?;
+    wait_for_path(&bed)?;
     sleeps_and_wakes(&bed, &forwarder)?;
     let report = forwarder.stop()?;
     assert!(report.number("/ports/0/resets_recovered") > 0);
@@ -168,6 +170,14 @@ fn cpu_share(bed: &Testbed, pid: u32) -> Result<f64> {
     let numbers: Vec<f64> = text.split_whitespace().map(|word| word.parse().unwrap()).collect();
     let [user, system, at, user_after, system_after, after] = numbers[..] else { panic!("{text}") };
     Ok((user_after + system_after - user - system) / 100.0 / (after - at))
+}
+
+/// Waits until frames pass both ways. The first come a moment after a PF's carrier and the VF are back (QEMU's igb has
+/// to take up what waits at its TAP device), and a PF that came up may ask its VFs for a second handshake.
+fn wait_for_path(bed: &Testbed) -> Result<()> {
+    poll("pings to pass after a reset", 30 * SECOND, SECOND / 10, || {
+        Ok((bed.a.namespace.ping(bed.b.address, 5, 56)?.received == 5).then_some(()))
+    })
 }
 
 fn ping(bed: &Testbed, payload: u32) -> Result<()> {

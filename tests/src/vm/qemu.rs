@@ -69,7 +69,7 @@ impl Qemu {
     pub(super) fn start(machine: Machine<'_>) -> Result<Qemu> {
         let mut command = Command::new("qemu-system-x86_64");
         command
-            .args(["-M", "q35,kernel-irqchip=split", "-accel", "tcg", "-cpu", "max", "-smp", "2"])
+            .args(["-M", "q35,kernel-irqchip=split", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"])
             .args(["-m", &format!("{}M", machine.memory_mib)])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .arg("-kernel")
