@@ -131,7 +131,7 @@ fn jumbo_frames(bed: &Testbed) -> Result<()> {
 
 #[test]
 fn interrupts_wake_a_sleeping_l2fwd_also_after_a_reset_of_the_pf() -> Result<()> {
-    let bed = testbed(TestbedConfig::default())?;
+    let bed = testbed(TestbedConfig { processors: 2, ..TestbedConfig::default() })?;
     // A thread for each queue.
     let forwarder = Forwarder::start(&bed, "--interrupts --cores 0,1")?;
     sleeps_and_wakes(&bed, &forwarder)?;

@@ -47,6 +47,10 @@ pub struct GuestConfig {
     /// Memory, hugepages included. Under 2816: above, RAM and BARs go beyond 4 GiB, and there QEMU's igb (10.0) decodes no
     /// BAR of a VF: it reads 0 to any driver.
     pub memory_mib: u32,
+    /// Processors. More than one take turns of up to 100 ms when all are busy: QEMU emulates them on one thread here, because
+    /// with a thread each it aborts now and then when a function reset changes the memory map under another one
+    /// (`iotlb_to_section`, seen with 10.0 once in a few hundred resets).
+    pub processors: u32,
     /// How the NICs are grouped by the IOMMU.
     pub topology: Topology,
     /// What the guest finds in its file system besides the base.
@@ -64,6 +68,7 @@ impl Default for GuestConfig {
         GuestConfig {
             nics: Vec::new(),
             memory_mib: 2048,
+            processors: 1,
             topology: Topology::Isolated,
             files: Vec::new(),
             igbvf: false,
@@ -106,6 +111,7 @@ impl Guest {
                 config.kernel_arguments
             ),
             memory_mib: config.memory_mib,
+            processors: config.processors,
             topology: config.topology,
             nics: config.nics,
             control: theirs.into(),

@@ -52,6 +52,7 @@ pub(super) struct Machine<'a> {
     pub(super) messages: &'a Path,
     pub(super) kernel_arguments: &'a str,
     pub(super) memory_mib: u32,
+    pub(super) processors: u32,
     pub(super) topology: Topology,
     pub(super) nics: Vec<Nic>,
     pub(super) control: OwnedFd,
@@ -69,7 +70,8 @@ impl Qemu {
     pub(super) fn start(machine: Machine<'_>) -> Result<Qemu> {
         let mut command = Command::new("qemu-system-x86_64");
         command
-            .args(["-M", "q35,kernel-irqchip=split", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"])
+            .args(["-M", "q35,kernel-irqchip=split", "-accel", "tcg,thread=single", "-cpu", "max"])
+            .args(["-smp", &machine.processors.to_string()])
             .args(["-m", &format!("{}M", machine.memory_mib)])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .arg("-kernel")

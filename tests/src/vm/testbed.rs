@@ -29,6 +29,8 @@ pub struct TestbedConfig {
     pub mtu: u32,
     /// Hugepages of 2 MiB.
     pub hugepages: u32,
+    /// Processors; see [`GuestConfig::processors`].
+    pub processors: u32,
     /// What drives the VFs.
     pub binding: Binding,
     /// Whether each VF has an IOMMU group of its own.
@@ -42,6 +44,7 @@ impl Default for TestbedConfig {
         TestbedConfig {
             mtu: 1500,
             hugepages: 128,
+            processors: 1,
             binding: Binding::Vfio,
             topology: Topology::Isolated,
             files: Vec::new(),
@@ -134,6 +137,7 @@ impl Testbed {
         b.tap.add_neighbour(a.address, b.vf_mac)?;
         let guest = Guest::boot(GuestConfig {
             nics: vec![a.tap.nic(Mac([0x52, 0x54, 0, 0, 0, 1]))?, b.tap.nic(Mac([0x52, 0x54, 0, 0, 0, 2]))?],
+            processors: config.processors,
             topology: config.topology,
             files: config.files.clone(),
             igbvf: config.binding == Binding::Igbvf,
