@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dma::UnmapResult;
-use super::igb;
 use super::world::{State, World};
 use crate::addr::Iova;
 use crate::error::{Error, Result};
@@ -21,6 +20,8 @@ pub(crate) struct SimBus {
     world: World,
     port: usize,
     name: String,
+    bar_len: u32,
+    vectors: u32,
     /// What was mapped through this bus, once for each time.
     mapped: Vec<Arc<HugeRegion>>,
 }
@@ -28,12 +29,12 @@ pub(crate) struct SimBus {
 impl SimBus {
     /// Opens a port; only one driver may have it.
     pub(super) fn open(world: World, port: usize, name: String) -> Result<SimBus> {
-        world.open(port, &name)?;
-        Ok(SimBus { world, port, name, mapped: Vec::new() })
+        let (bar_len, vectors) = world.open(port, &name)?;
+        Ok(SimBus { world, port, name, bar_len, vectors, mapped: Vec::new() })
     }
 
     fn valid(&self, register: Reg) -> bool {
-        register.0.is_multiple_of(4) && register.0 < igb::BAR_LEN
+        register.0.is_multiple_of(4) && register.0 < self.bar_len
     }
 }
 
@@ -80,7 +81,7 @@ impl Bus for SimBus {
     }
 
     fn bar_len(&self) -> u32 {
-        igb::BAR_LEN
+        self.bar_len
     }
 
     fn read32(&mut self, register: Reg) -> u32 {
@@ -97,13 +98,13 @@ impl Bus for SimBus {
     }
 
     fn doorbell(&mut self, register: Reg) -> Result<Doorbell> {
-        let (cells, queues) = self.world.access(self.port, |port, _| (port.vf.cells(), port.vf.queues()));
+        let cells = self.world.access(self.port, |port, _| port.vf.cells());
         let cell = cells
-            .of(register.0, queues)
+            .of(register.0)
             .map(NonNull::from)
             .ok_or_else(|| Error::device(&self.name, format!("the register at {:#06x} is no doorbell", register.0)))?;
-        // SAFETY: the cell is an AtomicU32 (aligned) inside the `Cells` that `cells` keeps alive as the owner, and an
-        // Arc's contents do not move.
+        // SAFETY: the cell is an AtomicU32 (aligned) that `Cells::of` lent from what `cells` keeps alive as the owner, and
+        // an Arc's contents do not move.
         Ok(unsafe { Doorbell::new(cell, cells) })
     }
 
@@ -123,7 +124,7 @@ impl Bus for SimBus {
     }
 
     fn vectors(&self) -> u32 {
-        igb::VECTORS as u32
+        self.vectors
     }
 
     fn connect_vectors(&mut self, eventfds: &[BorrowedFd<'_>]) -> Result<()> {

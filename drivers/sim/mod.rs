@@ -25,6 +25,7 @@ mod env;
 mod fault;
 mod frame;
 mod igb;
+mod model;
 #[cfg(feature = "pcap")]
 mod pcap;
 mod rng;

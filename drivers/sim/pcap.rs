@@ -10,7 +10,7 @@ use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 
 use super::env::Env;
 use super::frame::ETHERNET;
-use super::igb::{Arrival, IgbVf};
+use super::model::{Arrival, Model};
 use super::wire::WireCounters;
 use crate::error::{Error, Result};
 
@@ -56,7 +56,13 @@ impl PcapWire {
     }
 
     /// Brings frames while the VF has room for them: a recording waits where a live wire would drop.
-    pub(super) fn run(&mut self, limit: usize, vf: &mut IgbVf, counters: &mut WireCounters, env: &mut Env) -> usize {
+    pub(super) fn run(
+        &mut self,
+        limit: usize,
+        vf: &mut dyn Model,
+        counters: &mut WireCounters,
+        env: &mut Env,
+    ) -> usize {
         let mut brought = 0;
         while brought < limit {
             if self.next == self.input.len() && self.again {

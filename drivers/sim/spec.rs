@@ -1,4 +1,4 @@
-//! `sim:igbvf?key=value&…`: what the keys mean, and which port they make.
+//! `sim:MODEL?key=value&…`: what the keys mean, and which port they make. Keys of wires are the same for all models.
 #![forbid(unsafe_code)]
 
 use std::str::FromStr;
@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::bus::SimBus;
 use super::frame::{ETHERNET, MIN_FRAME};
 use super::igb::{IgbOptions, Part};
+use super::model::Options;
 #[cfg(feature = "pcap")]
 use super::pcap::PcapWire;
 use super::tap::Tap;
@@ -24,13 +25,11 @@ const SIZE_MAX: usize = 9216 + ETHERNET;
 /// [`Error::Config`] for a model, key or value that does not exist, naming those that do; [`Error::Os`] when a wire cannot
 /// be opened.
 pub(crate) fn open(spec: &SimSpec) -> Result<SimBus> {
-    if spec.model != "igbvf" {
-        return Err(Error::Config(format!("{spec}: there is no model '{}'; the model is sim:igbvf", spec.model)));
-    }
+    let (keys, options) = model(spec)?;
     if spec.get("world").is_some() {
         return open_stepped(spec);
     }
-    let mut keys = vec!["part", "mac", "mac_fixed", "rss", "wire", "seed"];
+    let mut keys = [keys, &["wire", "seed"]].concat();
     let wire = spec.get("wire").unwrap_or("sink");
     let (kind, name) = wire.split_once(':').unwrap_or((wire, ""));
     match kind {
@@ -82,21 +81,36 @@ fn open_stepped(spec: &SimSpec) -> Result<SimBus> {
     SimBus::open(world, port, spec.to_string())
 }
 
-fn options(spec: &SimSpec) -> Result<IgbOptions> {
+/// The keys of a model, and what makes its options of them.
+type ModelKeys = (&'static [&'static str], fn(&SimSpec) -> Result<Options>);
+
+fn model(spec: &SimSpec) -> Result<ModelKeys> {
+    match spec.model.as_str() {
+        "igbvf" => Ok((&["part", "mac", "mac_fixed", "rss"], igb_options)),
+        other => Err(Error::Config(format!("{spec}: there is no model '{other}'; the model is sim:igbvf"))),
+    }
+}
+
+fn igb_options(spec: &SimSpec) -> Result<Options> {
     let part = match spec.get("part") {
         None | Some("82576") => Part::I82576,
         Some("i350") => Part::I350,
         Some(other) => return Err(bad(spec, "part", other, "82576 or i350")),
     };
-    let mac = match spec.get("mac") {
-        None => Some(World::next_mac()),
-        Some("none") => None,
+    let (mac, mac_fixed, rss) = (mac(spec)?, flag(spec, "mac_fixed")?, flag(spec, "rss")?);
+    Ok(Options::Igb(IgbOptions { part, mac, mac_fixed, rss }))
+}
+
+/// The address that the PF assigns; `None`: it assigns none.
+fn mac(spec: &SimSpec) -> Result<Option<MacAddr>> {
+    match spec.get("mac") {
+        None => Ok(Some(World::next_mac())),
+        Some("none") => Ok(None),
         Some(text) => match text.parse::<MacAddr>() {
-            Ok(mac) if mac.is_valid_station() => Some(mac),
-            _ => return Err(bad(spec, "mac", text, "a unicast address like 02:56:46:00:00:01, or none")),
+            Ok(mac) if mac.is_valid_station() => Ok(Some(mac)),
+            _ => Err(bad(spec, "mac", text, "a unicast address like 02:56:46:00:00:01, or none")),
         },
-    };
-    Ok(IgbOptions { part, mac, mac_fixed: flag(spec, "mac_fixed")?, rss: flag(spec, "rss")? })
+    }
 }
 
 fn check_keys(spec: &SimSpec, keys: &[&str]) -> Result<()> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::env::Env;
 use super::frame::{self, MIN_FRAME};
-use super::igb::{Arrival, IgbVf, Verdict};
+use super::model::{Arrival, Model, Prepared};
 #[cfg(feature = "pcap")]
 use super::pcap::PcapWire;
 use super::tap::Tap;
@@ -70,7 +70,9 @@ impl Wire {
 
 /// One VF and its cable.
 pub(super) struct Port {
-    pub(super) vf: IgbVf,
+    /// The model's name in specs.
+    pub(super) model: &'static str,
+    pub(super) vf: Box<dyn Model>,
     pub(super) wire: Wire,
     pub(super) counters: WireCounters,
     /// A driver has it open.
@@ -80,8 +82,8 @@ pub(super) struct Port {
 }
 
 impl Port {
-    pub(super) fn new(vf: IgbVf, wire: Wire) -> Self {
-        Port { vf, wire, counters: WireCounters::default(), open: false, pair: None }
+    pub(super) fn new(model: &'static str, vf: Box<dyn Model>, wire: Wire) -> Self {
+        Port { model, vf, wire, counters: WireCounters::default(), open: false, pair: None }
     }
 
     /// A frame arrives from the wire.
@@ -97,7 +99,7 @@ impl Port {
         let needs_bytes = wire.needs_bytes();
         let mut sent = 0;
         for queue in 0..vf.queues() {
-            sent += vf.transmit(queue, limit, needs_bytes, env, |env, bytes, len| {
+            sent += vf.transmit(queue, limit, needs_bytes, env, &mut |env, bytes, len| {
                 counters.sent_frames += 1;
                 counters.sent_bytes += len as u64;
                 match wire {
@@ -122,13 +124,13 @@ impl Port {
         let Port { vf, wire, counters, .. } = self;
         match wire {
             Wire::Test(_) | Wire::Sink | Wire::Peer(_) => 0,
-            Wire::Generator(generator) => generator.run(limit, vf, counters, env),
+            Wire::Generator(generator) => generator.run(limit, vf.as_mut(), counters, env),
             Wire::Tap(tap) => tap.receive(limit, env.now, |frame| {
                 let arrival = vf.receive(frame, env);
                 counters.arrived(arrival, frame.len());
             }),
             #[cfg(feature = "pcap")]
-            Wire::Pcap(pcap) => pcap.run(limit, vf, counters, env),
+            Wire::Pcap(pcap) => pcap.run(limit, vf.as_mut(), counters, env),
         }
     }
 }
@@ -144,9 +146,9 @@ pub(super) struct Generator {
     /// Frames a second; `None`: as fast as the ring takes them.
     rate: Option<u64>,
     flows: u16,
-    /// The address that `templates` are made for, and the frames with where they go.
+    /// The address that `templates` are made for, and the frames with what becomes of them.
     mac: MacAddr,
-    templates: Vec<(Vec<u8>, usize, Verdict)>,
+    templates: Vec<(Vec<u8>, Prepared)>,
     next: usize,
     since: Duration,
     made: u64,
@@ -160,7 +162,7 @@ impl Generator {
         Generator { size, rate, flows: flows.max(1), mac, templates: Vec::new(), next: 0, since, made: 0 }
     }
 
-    fn run(&mut self, limit: usize, vf: &mut IgbVf, counters: &mut WireCounters, env: &mut Env) -> usize {
+    fn run(&mut self, limit: usize, vf: &mut dyn Model, counters: &mut WireCounters, env: &mut Env) -> usize {
         if self.mac != vf.mac() || self.templates.is_empty() {
             self.mac = vf.mac();
             self.templates = (0..self.flows).map(|flow| self.template(flow, vf)).collect();
@@ -174,17 +176,18 @@ impl Generator {
             None => limit,
             Some(rate) => self.due(rate, env.now).min(limit),
         };
-        let mut touched = [false; 2];
+        let mut touched = 0u64;
         let (mut made, mut taken) = (0, 0);
         while made < due {
-            let (frame, queue, verdict) = &self.templates[self.next];
+            let (frame, prepared) = &self.templates[self.next];
+            let queue = prepared.queue;
             // Unbounded, it waits for a ring that is full, but not for a queue that the driver did not start.
-            if self.rate.is_none() && !vf.has_room(*queue, frame.len()) && !vf.left_out(*queue) {
+            if self.rate.is_none() && !vf.has_room(queue, frame.len()) && !vf.left_out(queue) {
                 break;
             }
-            if vf.place(*queue, frame, *verdict, env) {
+            if vf.place(frame, prepared, env) {
                 counters.arrived(Arrival::Taken, frame.len());
-                touched[*queue] = true;
+                touched |= 1 << queue;
                 taken += 1;
             } else {
                 counters.arrived(Arrival::Dropped, frame.len());
@@ -193,16 +196,16 @@ impl Generator {
             made += 1;
         }
         self.made += made as u64;
-        for (queue, _) in touched.iter().enumerate().filter(|(_, t)| **t) {
+        for queue in (0..vf.queues()).filter(|queue| touched >> queue & 1 != 0) {
             vf.received(queue);
         }
         taken
     }
 
-    fn template(&self, flow: u16, vf: &IgbVf) -> (Vec<u8>, usize, Verdict) {
+    fn template(&self, flow: u16, vf: &dyn Model) -> (Vec<u8>, Prepared) {
         let frame = frame::udp(self.mac, GENERATOR, [198, 18, 0, 2], (1024u16.wrapping_add(flow), 9), self.size);
-        let (queue, verdict) = vf.prepare(&frame);
-        (frame, queue, verdict)
+        let prepared = vf.prepare(&frame);
+        (frame, prepared)
     }
 
     /// Frames that the rate allows now.

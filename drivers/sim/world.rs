@@ -16,7 +16,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::env::Env;
 use super::fault::Fault;
 use super::frame;
-use super::igb::{Arrival, IgbOptions, IgbVf};
+use super::igb::IgbOptions;
+use super::model::{Arrival, Options, Prepared};
 use super::wire::{Port, Wire, WireCounters};
 use crate::addr::MacAddr;
 use crate::error::{Error, Result};
@@ -136,17 +137,22 @@ impl World {
 
     /// Adds an igb VF whose wire is the test: see [`inject`](Self::inject) and [`take_sent`](Self::take_sent).
     pub fn add_igbvf(&self, options: IgbOptions) -> PortId {
-        let number = self.inner.number;
-        let id = self.add(options, Wire::Test(Vec::new()), |id| sim_spec(number, id).to_string());
-        PortId(id)
+        self.add_tested(Options::Igb(options))
+    }
+
+    /// Adds a port whose wire is the test.
+    fn add_tested(&self, options: Options) -> PortId {
+        let (number, model) = (self.inner.number, options.model());
+        PortId(self.add(options, Wire::Test(Vec::new()), |id| sim_spec(model, number, id).to_string()))
     }
 
     /// Adds a port under a name that may depend on its number.
-    pub(super) fn add(&self, options: IgbOptions, wire: Wire, name: impl FnOnce(usize) -> String) -> usize {
+    pub(super) fn add(&self, options: Options, wire: Wire, name: impl FnOnce(usize) -> String) -> usize {
         self.with(|state| {
             let id = state.ports.iter().position(Option::is_none).unwrap_or(state.ports.len());
-            let vf = IgbVf::new(id, name(id), options, &mut state.env);
-            let port = Some(Box::new(Port::new(vf, wire)));
+            let model = options.model();
+            let vf = options.build(id, name(id), &mut state.env);
+            let port = Some(Box::new(Port::new(model, vf, wire)));
             if id == state.ports.len() {
                 state.ports.push(port);
             } else {
@@ -158,7 +164,7 @@ impl World {
     }
 
     /// Adds a port to the pair `name`: the second one is connected to the first.
-    pub(super) fn add_pair(&self, options: IgbOptions, name: &str, loopback: bool, spec: &str) -> Result<usize> {
+    pub(super) fn add_pair(&self, options: Options, name: &str, loopback: bool, spec: &str) -> Result<usize> {
         let members = |state: &State| -> Vec<usize> {
             let of_pair = |p: &Option<Box<Port>>| p.as_ref().is_some_and(|p| p.pair.as_deref() == Some(name));
             (0..state.ports.len()).filter(|&i| of_pair(&state.ports[i])).collect()
@@ -170,7 +176,7 @@ impl World {
         let id = self.add(options, Wire::Peer(None), |_| spec.to_owned());
         self.port(PortId(id), |port, _| {
             port.pair = Some(name.to_owned());
-            port.vf.loopback = loopback;
+            port.vf.set_loopback(loopback);
         });
         if let Some(&peer) = peers.first() {
             self.join(PortId(peer), PortId(id), loopback);
@@ -192,7 +198,8 @@ impl World {
 
     /// The spec by which `Port::open` opens this port.
     pub fn spec(&self, port: PortId) -> DeviceSpec {
-        DeviceSpec::Sim(sim_spec(self.inner.number, port.0))
+        let model = self.port(port, |port, _| port.model);
+        DeviceSpec::Sim(sim_spec(model, self.inner.number, port.0))
     }
 
     /// Lets a little time pass and every device work until it has nothing left to do.
@@ -259,7 +266,7 @@ impl World {
         for (from, to) in [(a, b), (b, a)] {
             self.port(from, |port, _| {
                 port.wire = Wire::Peer(Some(to.0));
-                port.vf.loopback = loopback;
+                port.vf.set_loopback(loopback);
             });
         }
     }
@@ -320,10 +327,8 @@ impl World {
         self.port(port, |port, env| {
             port.vf.step(env);
             let frame = frame::udp(port.vf.mac(), MacAddr([2; 6]), [198, 18, 0, 2], (1024, 9), frame::MIN_FRAME);
-            let (_, verdict) = port.vf.prepare(&frame);
-            (0..n)
-                .take_while(|_| port.vf.has_room(queue, frame.len()) && port.vf.place(queue, &frame, verdict, env))
-                .count()
+            let prepared = Prepared { queue, ..port.vf.prepare(&frame) };
+            (0..n).take_while(|_| port.vf.has_room(queue, frame.len()) && port.vf.place(&frame, &prepared, env)).count()
         })
     }
 
@@ -331,7 +336,7 @@ impl World {
     pub fn bench_complete_tx(&self, port: PortId, queue: usize) -> usize {
         self.port(port, |port, env| {
             port.vf.step(env);
-            port.vf.transmit(queue, usize::MAX, false, env, |_, _, _| {})
+            port.vf.transmit(queue, usize::MAX, false, env, &mut |_, _, _| {})
         })
     }
 
@@ -343,13 +348,13 @@ impl World {
         });
     }
 
-    /// Marks a port as opened by a driver.
-    pub(super) fn open(&self, port: usize, name: &str) -> Result<()> {
+    /// Marks a port as opened by a driver: the length of its BAR and its vectors.
+    pub(super) fn open(&self, port: usize, name: &str) -> Result<(u32, u32)> {
         self.with(|state| match state.ports.get_mut(port).and_then(Option::as_mut) {
             Some(port) if port.open => Err(Error::device(name, "the port is already open in this process")),
             Some(port) => {
                 port.open = true;
-                Ok(())
+                Ok((port.vf.bar_len(), port.vf.vectors() as u32))
             }
             None => Err(Error::device(name, format!("the world has no port {port}"))),
         })
@@ -378,9 +383,9 @@ impl World {
     }
 }
 
-fn sim_spec(world: u64, port: usize) -> SimSpec {
+fn sim_spec(model: &str, world: u64, port: usize) -> SimSpec {
     let params = vec![("world".to_owned(), world.to_string()), ("port".to_owned(), port.to_string())];
-    SimSpec { model: "igbvf".to_owned(), params }
+    SimSpec { model: model.to_owned(), params }
 }
 
 impl State {

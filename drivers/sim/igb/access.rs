@@ -7,6 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use super::super::env::Env;
+use super::super::model::Model;
 use super::{IgbVf, PF_RESET_TIME, Part, queue_register, regs};
 use crate::mmio::ALL_ONES;
 
@@ -15,7 +16,7 @@ type Checked = Result<(), String>;
 
 impl IgbVf {
     /// A read by the driver.
-    pub(in super::super) fn read(&mut self, offset: u32, env: &mut Env) -> u32 {
+    pub(super) fn read_bar(&mut self, offset: u32, env: &mut Env) -> u32 {
         self.before_access(env);
         let value = if self.faults.gone() {
             ALL_ONES
@@ -35,7 +36,7 @@ impl IgbVf {
     }
 
     /// A write by the driver.
-    pub(in super::super) fn write(&mut self, offset: u32, value: u32, env: &mut Env) {
+    pub(super) fn write_bar(&mut self, offset: u32, value: u32, env: &mut Env) {
         self.before_access(env);
         self.trace.note(env.now, true, offset, value);
         if self.faults.gone() || self.unmapped {

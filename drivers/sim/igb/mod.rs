@@ -25,13 +25,12 @@ use crossbeam::utils::CachePadded;
 use super::env::Env;
 use super::fault::{Fault, Faults};
 use super::frame;
+use super::model::{Arrival, Cells, Emit, Model, Prepared};
 use super::trace::Trace;
 use crate::addr::MacAddr;
 use crate::error::Result;
 use crate::mmio::PciId;
-
-pub(super) use regs::{BAR_LEN, VECTORS};
-pub(super) use rx::Verdict;
+use rx::Verdict;
 
 /// How long a PF reset takes when a fault starts it.
 const PF_RESET_TIME: Duration = Duration::from_millis(20);
@@ -81,21 +80,29 @@ impl Default for IgbOptions {
 
 /// The registers that queue threads write without the lock.
 #[derive(Default)]
-pub(super) struct Cells {
+struct Doorbells {
+    queues: usize,
     rdt: [CachePadded<AtomicU32>; QUEUES_MAX],
     tdt: [CachePadded<AtomicU32>; QUEUES_MAX],
     /// Bits to unmask; the model takes them by swapping 0 in. One for each vector, so that two threads which unmask
     /// theirs at a time do not overwrite each other's, as they cannot on hardware.
-    eims: [CachePadded<AtomicU32>; VECTORS],
+    eims: [CachePadded<AtomicU32>; regs::VECTORS],
     /// Doorbells of EIMS that were given out.
     unmaskers: AtomicUsize,
 }
 
-impl Cells {
-    /// The cell of a register, where it has one.
-    pub(super) fn of(&self, offset: u32, queues: usize) -> Option<&AtomicU32> {
-        match queue_register(offset, queues) {
-            _ if offset == regs::EIMS => Some(&self.eims[self.unmaskers.fetch_add(1, Ordering::Relaxed) % VECTORS]),
+impl Doorbells {
+    fn new(queues: usize) -> Arc<Doorbells> {
+        Arc::new(Doorbells { queues, ..Doorbells::default() })
+    }
+}
+
+impl Cells for Doorbells {
+    fn of(&self, offset: u32) -> Option<&AtomicU32> {
+        match queue_register(offset, self.queues) {
+            _ if offset == regs::EIMS => {
+                Some(&self.eims[self.unmaskers.fetch_add(1, Ordering::Relaxed) % regs::VECTORS])
+            }
             Some((false, queue, regs::TAIL)) => Some(&self.rdt[queue]),
             Some((true, queue, regs::TAIL)) => Some(&self.tdt[queue]),
             _ => None,
@@ -114,23 +121,12 @@ fn queue_register(offset: u32, queues: usize) -> Option<(bool, usize, u32)> {
     None
 }
 
-/// What became of a frame that arrived for the VF.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
-    /// It is in receive buffers.
-    Taken,
-    /// The PF's switch does not pass it to this VF.
-    Filtered,
-    /// No queue runs, too few descriptors are armed, or the link is down.
-    Dropped,
-}
-
 /// One igb VF.
 pub(super) struct IgbVf {
     /// The device's spec, for messages.
     pub(super) name: String,
     options: IgbOptions,
-    cells: Arc<Cells>,
+    cells: Arc<Doorbells>,
     trace: Trace,
     faults: Faults,
     mailbox: mailbox::Mailbox,
@@ -161,7 +157,7 @@ impl IgbVf {
         let queues = options.part.queues();
         IgbVf {
             name,
-            cells: Arc::default(),
+            cells: Doorbells::new(queues),
             trace: Trace::default(),
             faults: Faults::default(),
             mailbox: mailbox::Mailbox::new(),
@@ -182,27 +178,6 @@ impl IgbVf {
             stripped: Vec::new(),
             options,
         }
-    }
-
-    pub(super) fn id(&self) -> PciId {
-        self.options.part.id()
-    }
-
-    pub(super) fn queues(&self) -> usize {
-        self.rx.len()
-    }
-
-    pub(super) fn cells(&self) -> Arc<Cells> {
-        self.cells.clone()
-    }
-
-    /// The station address that the PF filters by.
-    pub(super) fn mac(&self) -> MacAddr {
-        self.pf.mac()
-    }
-
-    pub(super) fn violate(&self, env: &mut Env, what: &str) {
-        env.violation(&self.name, what, &self.trace.print(regs::name));
     }
 
     fn check(&self, env: &mut Env, result: std::result::Result<(), impl AsRef<str>>) {
@@ -243,39 +218,8 @@ impl IgbVf {
         (self.pbacl, self.psrtype) = (0, 0);
     }
 
-    /// Function-level reset by the driver. Bus Master is off afterwards; TDWBAL keeps its value (igbvf 2.3).
-    pub(super) fn function_reset(&mut self, env: &mut Env) {
-        self.sample(env);
-        self.registers_lost(env, false);
-        self.software_reset(env);
-        self.bus_master = false;
-        self.unmapped = false;
-    }
-
-    /// The PF goes into reset: RSTI, and everything in the VF is lost.
-    pub(super) fn pf_reset(&mut self, env: &mut Env) {
-        self.registers_lost(env, true);
-        self.pf.forget(env.now);
-        self.mailbox.pf_reset();
-    }
-
-    /// The PF is back: RSTD, and a ping without CTS.
-    pub(super) fn pf_reset_done(&mut self, env: &mut Env) {
-        self.mailbox.pf_reset_done();
-        self.ping(env);
-        self.irq.misc_event();
-    }
-
     fn ping(&mut self, env: &Env) {
         self.mailbox.post(vec![self.pf.ping()], env.now);
-    }
-
-    /// Link up or down; the PF pings its VFs (igbvf 5.3).
-    pub(super) fn set_link(&mut self, up: bool, env: &mut Env) {
-        if self.link != up {
-            self.link = up;
-            self.ping(env);
-        }
     }
 
     /// The driver broke a rule where hardware would act: an I350 stops the VF (MDD, igbvf 6), an 82576 the queue.
@@ -291,53 +235,8 @@ impl IgbVf {
         }
     }
 
-    pub(super) fn set_fault(&mut self, fault: Fault, env: &mut Env) {
-        self.faults.set(fault);
-        match fault {
-            Fault::ConfigLost => {
-                self.registers_lost(env, true);
-                self.mailbox.vf_reset();
-                self.pf.forget(env.now);
-                self.bus_master = false;
-                self.unmapped = true;
-            }
-            Fault::PfResetFor(time) => {
-                self.pf_reset(env);
-                self.pf_back = Some(env.now + time);
-            }
-            Fault::LinkFlaps(period) => self.flap_at = Some(env.now + period),
-            _ => {}
-        }
-    }
-
-    pub(super) fn clear_faults(&mut self) {
-        self.faults.clear();
-        self.flap_at = None;
-    }
-
-    pub(super) fn accesses(&self) -> u64 {
-        self.faults.accesses()
-    }
-
-    pub(super) fn preset_counters(&mut self, value: u32) {
-        self.stats.preset(value);
-    }
-
-    pub(super) fn bus_master(&self) -> bool {
-        self.bus_master
-    }
-
-    pub(super) fn set_bus_master(&mut self, on: bool) {
-        self.bus_master = on;
-        self.unmapped &= !on;
-    }
-
     pub(super) fn gone(&self) -> bool {
         self.faults.gone()
-    }
-
-    pub(super) fn connect_vectors(&mut self, eventfds: &[BorrowedFd<'_>]) -> Result<()> {
-        self.irq.connect(&self.name, eventfds)
     }
 
     /// True while a queue could still reach device memory.
@@ -345,14 +244,95 @@ impl IgbVf {
         self.rx.iter().any(|q| q.ring.enabled) || self.tx.iter().any(|q| q.ring.enabled)
     }
 
-    /// True while an enabled queue has its ring in these IOVAs.
-    pub(super) fn has_ring_within(&self, start: u64, end: u64) -> bool {
-        let rings = self.rx.iter().map(|q| &q.ring).chain(self.tx.iter().map(|q| &q.ring));
-        rings.filter(|ring| ring.enabled).any(|ring| (start..end).contains(&ring.descriptor(0)))
+    fn halt(&mut self, tx: bool, queue: usize, what: &str, env: &mut Env) {
+        let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
+        ring.halted = true;
+        self.broken(what, env);
+    }
+
+    /// True when frames can pass at all.
+    #[inline]
+    fn alive(&self) -> bool {
+        self.link && self.pf.enabled && self.bus_master && !self.faults.gone()
+    }
+
+    /// Puts a frame into a queue, past the switch.
+    #[inline]
+    fn put(&mut self, queue: usize, frame: &[u8], verdict: Verdict, env: &mut Env) -> bool {
+        match self.rx[queue].place(frame, verdict, env, &self.faults) {
+            Ok(taken) => {
+                if taken {
+                    let (to, wire_len) = (frame::destination(frame), frame.len() + verdict.stripped());
+                    self.stats.received(wire_len, to.is_multicast() && to != MacAddr::BROADCAST, self.loopback);
+                }
+                taken
+            }
+            Err(what) => {
+                self.halt(false, queue, &what, env);
+                false
+            }
+        }
+    }
+}
+
+impl Model for IgbVf {
+    fn id(&self) -> PciId {
+        self.options.part.id()
+    }
+
+    fn bar_len(&self) -> u32 {
+        regs::BAR_LEN
+    }
+
+    fn vectors(&self) -> usize {
+        regs::VECTORS
+    }
+
+    fn queues(&self) -> usize {
+        self.rx.len()
+    }
+
+    /// The station address that the PF filters by.
+    fn mac(&self) -> MacAddr {
+        self.pf.mac()
+    }
+
+    fn read(&mut self, offset: u32, env: &mut Env) -> u32 {
+        self.read_bar(offset, env)
+    }
+
+    fn write(&mut self, offset: u32, value: u32, env: &mut Env) {
+        self.write_bar(offset, value, env);
+    }
+
+    fn cells(&self) -> Arc<dyn Cells> {
+        self.cells.clone()
+    }
+
+    fn connect_vectors(&mut self, eventfds: &[BorrowedFd<'_>]) -> Result<()> {
+        self.irq.connect(&self.name, eventfds)
+    }
+
+    /// Function-level reset by the driver. Bus Master is off afterwards; TDWBAL keeps its value (igbvf 2.3).
+    fn function_reset(&mut self, env: &mut Env) {
+        self.sample(env);
+        self.registers_lost(env, false);
+        self.software_reset(env);
+        self.bus_master = false;
+        self.unmapped = false;
+    }
+
+    fn bus_master(&self) -> bool {
+        self.bus_master
+    }
+
+    fn set_bus_master(&mut self, on: bool) {
+        self.bus_master = on;
+        self.unmapped &= !on;
     }
 
     /// The driver closed the device: as a reset by the kernel.
-    pub(super) fn close(&mut self, env: &mut Env) {
+    fn close(&mut self, env: &mut Env) {
         self.sample(env);
         if self.running() && !self.gone() {
             self.violate(env, "closed while queues are enabled: reset the VF first");
@@ -360,11 +340,17 @@ impl IgbVf {
         self.function_reset(env);
         // The next driver gets cells of its own, as a closed device's mapping is of no use to anybody: a queue of this one
         // that is in the middle of a burst must not ring there.
-        self.cells = Arc::default();
+        self.cells = Doorbells::new(self.rx.len());
+    }
+
+    /// True while an enabled queue has its ring in these IOVAs.
+    fn has_ring_within(&self, start: u64, end: u64) -> bool {
+        let rings = self.rx.iter().map(|q| &q.ring).chain(self.tx.iter().map(|q| &q.ring));
+        rings.filter(|ring| ring.enabled).any(|ring| (start..end).contains(&ring.descriptor(0)))
     }
 
     /// Everything but frames: doorbells, mailbox, timers, late write-backs. True when anything happened.
-    pub(super) fn step(&mut self, env: &mut Env) -> bool {
+    fn step(&mut self, env: &mut Env) -> bool {
         self.sample(env);
         if self.pf_back.is_some_and(|at| at <= env.now) {
             self.pf_back = None;
@@ -399,27 +385,8 @@ impl IgbVf {
         busy
     }
 
-    fn halt(&mut self, tx: bool, queue: usize, what: &str, env: &mut Env) {
-        let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
-        ring.halted = true;
-        self.broken(what, env);
-    }
-
-    /// True when frames can pass at all.
-    #[inline]
-    fn alive(&self) -> bool {
-        self.link && self.pf.enabled && self.bus_master && !self.faults.gone()
-    }
-
     /// Sends up to `limit` frames of a transmit queue; how many went.
-    pub(super) fn transmit(
-        &mut self,
-        queue: usize,
-        limit: usize,
-        need_bytes: bool,
-        env: &mut Env,
-        mut emit: impl FnMut(&mut Env, &[u8], usize),
-    ) -> usize {
+    fn transmit(&mut self, queue: usize, limit: usize, need_bytes: bool, env: &mut Env, emit: &mut Emit<'_>) -> usize {
         if !self.alive() {
             return 0;
         }
@@ -449,7 +416,7 @@ impl IgbVf {
     }
 
     /// A frame arrives for the VF.
-    pub(super) fn receive(&mut self, frame: &[u8], env: &mut Env) -> Arrival {
+    fn receive(&mut self, frame: &[u8], env: &mut Env) -> Arrival {
         if frame.len() < frame::ETHERNET || !self.alive() {
             return Arrival::Dropped;
         }
@@ -478,7 +445,7 @@ impl IgbVf {
         if !self.has_room(queue, bytes.len()) {
             self.sample(env); // the doorbell may have been rung since this round began
         }
-        let taken = self.place(queue, bytes, verdict, env);
+        let taken = self.put(queue, bytes, verdict, env);
         if taken {
             self.irq.queue_event(queue, false);
         }
@@ -487,56 +454,104 @@ impl IgbVf {
     }
 
     /// True when a frame like this would reach the VF now.
-    pub(super) fn accepts(&self, frame: &[u8]) -> bool {
+    fn accepts(&self, frame: &[u8]) -> bool {
         self.alive() && self.pf.accepts(frame)
-    }
-
-    /// Verdict of an untagged frame that is sent to the VF many times, and the queue it goes to.
-    pub(super) fn prepare(&self, frame: &[u8]) -> (usize, Verdict) {
-        let verdict = rx::classify(frame, self.options.rss);
-        (verdict.hash() as usize % self.rx.len(), verdict)
     }
 
     /// True while frames can reach the VF, and each receive queue that runs could take one of `len` bytes now.
     #[cfg(feature = "pcap")]
-    pub(super) fn takes(&self, len: usize) -> bool {
+    fn takes(&self, len: usize) -> bool {
         let mut running = (0..self.rx.len()).filter(|&queue| self.rx[queue].ring.enabled).peekable();
         self.alive() && running.peek().is_some() && running.all(|queue| self.has_room(queue, len))
     }
 
+    fn prepare(&self, frame: &[u8]) -> Prepared {
+        let verdict = rx::classify(frame, self.options.rss);
+        Prepared { queue: verdict.hash() as usize % self.rx.len(), words: verdict.words() }
+    }
+
     /// True while other receive queues are enabled and this one is not.
-    pub(super) fn left_out(&self, queue: usize) -> bool {
+    fn left_out(&self, queue: usize) -> bool {
         !self.rx[queue].ring.enabled && self.rx.iter().any(|q| q.ring.enabled)
     }
 
     /// True when a receive queue could take a frame of `len` bytes now.
     #[inline]
-    pub(super) fn has_room(&self, queue: usize, len: usize) -> bool {
+    fn has_room(&self, queue: usize, len: usize) -> bool {
         let ring = &self.rx[queue].ring;
         let available = ring.available() as usize;
         available > 0 && len <= available * ring.buffer_len
     }
 
-    /// Puts a frame into a queue, past the switch; the caller signals [`received`](Self::received) once a batch.
     #[inline]
-    pub(super) fn place(&mut self, queue: usize, frame: &[u8], verdict: Verdict, env: &mut Env) -> bool {
-        match self.rx[queue].place(frame, verdict, env, &self.faults) {
-            Ok(taken) => {
-                if taken {
-                    let (to, wire_len) = (frame::destination(frame), frame.len() + verdict.stripped());
-                    self.stats.received(wire_len, to.is_multicast() && to != MacAddr::BROADCAST, self.loopback);
-                }
-                taken
-            }
-            Err(what) => {
-                self.halt(false, queue, &what, env);
-                false
-            }
-        }
+    fn place(&mut self, frame: &[u8], prepared: &Prepared, env: &mut Env) -> bool {
+        self.put(prepared.queue, frame, Verdict::from_words(prepared.words), env)
     }
 
     /// Signals a batch of placed frames.
-    pub(super) fn received(&mut self, queue: usize) {
+    fn received(&mut self, queue: usize) {
         self.irq.queue_event(queue, false);
+    }
+
+    /// Link up or down; the PF pings its VFs (igbvf 5.3).
+    fn set_link(&mut self, up: bool, env: &mut Env) {
+        if self.link != up {
+            self.link = up;
+            self.ping(env);
+        }
+    }
+
+    fn set_loopback(&mut self, loopback: bool) {
+        self.loopback = loopback;
+    }
+
+    /// The PF goes into reset: RSTI, and everything in the VF is lost.
+    fn pf_reset(&mut self, env: &mut Env) {
+        self.registers_lost(env, true);
+        self.pf.forget(env.now);
+        self.mailbox.pf_reset();
+    }
+
+    /// The PF is back: RSTD, and a ping without CTS.
+    fn pf_reset_done(&mut self, env: &mut Env) {
+        self.mailbox.pf_reset_done();
+        self.ping(env);
+        self.irq.misc_event();
+    }
+
+    fn set_fault(&mut self, fault: Fault, env: &mut Env) {
+        self.faults.set(fault);
+        match fault {
+            Fault::ConfigLost => {
+                self.registers_lost(env, true);
+                self.mailbox.vf_reset();
+                self.pf.forget(env.now);
+                self.bus_master = false;
+                self.unmapped = true;
+            }
+            Fault::PfResetFor(time) => {
+                self.pf_reset(env);
+                self.pf_back = Some(env.now + time);
+            }
+            Fault::LinkFlaps(period) => self.flap_at = Some(env.now + period),
+            _ => {}
+        }
+    }
+
+    fn clear_faults(&mut self) {
+        self.faults.clear();
+        self.flap_at = None;
+    }
+
+    fn accesses(&self) -> u64 {
+        self.faults.accesses()
+    }
+
+    fn preset_counters(&mut self, value: u32) {
+        self.stats.preset(value);
+    }
+
+    fn violate(&self, env: &mut Env, what: &str) {
+        env.violation(&self.name, what, &self.trace.print(regs::name));
     }
 }

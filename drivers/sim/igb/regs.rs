@@ -3,9 +3,9 @@
 #![forbid(unsafe_code)]
 
 /// Bytes of BAR0 (igbvf 1).
-pub(in super::super) const BAR_LEN: u32 = 16 << 10;
+pub(super) const BAR_LEN: u32 = 16 << 10;
 /// MSI-X vectors (igbvf 1).
-pub(in super::super) const VECTORS: usize = 3;
+pub(super) const VECTORS: usize = 3;
 
 // Control, status and interrupts (igbvf 2.1).
 pub(super) const CTRL: u32 = 0x0000;

@@ -23,7 +23,7 @@ pub(super) struct RxQueue {
 
 /// What is written back with the last descriptor of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(in super::super) struct Verdict {
+pub(super) struct Verdict {
     /// RSS type, packet type and RSS hash.
     word0: u64,
     /// Status and error bits besides DD and EOP.
@@ -161,6 +161,17 @@ fn packet_type(layout: &Layout) -> u32 {
 }
 
 impl Verdict {
+    /// As bits of the last descriptor.
+    pub(super) fn words(self) -> [u64; 4] {
+        [self.word0, self.status as u64 | (self.vlan as u64) << 48, 0, 0]
+    }
+
+    /// What [`words`](Self::words) was made of.
+    #[inline]
+    pub(super) fn from_words([word0, word1, ..]: [u64; 4]) -> Self {
+        Verdict { word0, status: word1 as u32, vlan: (word1 >> 48) as u16 }
+    }
+
     /// Adds a stripped tag; `swapped` for the loopback frames of an I350 (igbvf 4.4).
     pub(super) fn with_tag(self, tci: u16, swapped: bool) -> Self {
         Verdict { status: self.status | regs::RX_VP, vlan: if swapped { tci.swap_bytes() } else { tci }, ..self }

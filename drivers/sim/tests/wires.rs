@@ -1,6 +1,7 @@
 //! Wires, specs, and the shared world.
 #![forbid(unsafe_code)]
 
+use super::super::model::Options;
 use super::*;
 use crate::drivers::sim::wire::{Generator, Wire};
 
@@ -42,7 +43,10 @@ impl Rig {
 #[test]
 fn a_generator_keeps_its_rate_and_drops_what_finds_no_buffer() {
     let world = World::stepped(7);
-    let id = world.add(options(Part::I82576), Wire::Generator(Generator::new(60, Some(10_000), 4)), |_| "gen".into());
+    let id =
+        world.add(Options::Igb(options(Part::I82576)), Wire::Generator(Generator::new(60, Some(10_000), 4)), |_| {
+            "gen".into()
+        });
     let mut rig = Rig::attach(&world, PortId(id));
     rig.bring_up();
     let before = world.wire_counters(rig.port);
@@ -63,7 +67,8 @@ fn a_generator_keeps_its_rate_and_drops_what_finds_no_buffer() {
 #[test]
 fn an_unbounded_generator_fills_the_ring_and_waits() {
     let world = World::stepped(7);
-    let id = world.add(options(Part::I82576), Wire::Generator(Generator::new(1514, None, 1)), |_| "gen".into());
+    let id = world
+        .add(Options::Igb(options(Part::I82576)), Wire::Generator(Generator::new(1514, None, 1)), |_| "gen".into());
     let mut rig = Rig::attach(&world, PortId(id));
     rig.bring_up();
     rig.pause(Duration::from_millis(50));
@@ -77,7 +82,7 @@ fn an_unbounded_generator_fills_the_ring_and_waits() {
 fn an_unbounded_generator_is_not_held_up_by_a_queue_that_does_not_run() {
     let world = World::stepped(7);
     let options = IgbOptions { rss: true, ..options(Part::I82576) };
-    let id = world.add(options, Wire::Generator(Generator::new(60, None, 16)), |_| "gen".into());
+    let id = world.add(Options::Igb(options), Wire::Generator(Generator::new(60, None, 16)), |_| "gen".into());
     let mut rig = Rig::attach(&world, PortId(id));
     rig.bring_up();
     rig.pause(Duration::from_millis(1));
@@ -178,7 +183,7 @@ fn files_are_wires() {
     drop(recorder);
     let wire = super::super::pcap::PcapWire::open(input.to_str(), output.to_str(), false).unwrap();
     let world = World::stepped(7);
-    let id = world.add(options(Part::I350), Wire::Pcap(Box::new(wire)), |_| "pcap".into());
+    let id = world.add(Options::Igb(options(Part::I350)), Wire::Pcap(Box::new(wire)), |_| "pcap".into());
     let mut rig = Rig::attach(&world, PortId(id));
     rig.bring_up();
     rig.pause(Duration::from_millis(1));
