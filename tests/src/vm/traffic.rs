@@ -204,6 +204,9 @@ struct Shared {
     stop: AtomicBool,
 }
 
+/// Corrupt frames of which a receiver says what is wrong.
+const DESCRIBED: u64 = 8;
+
 /// What a receiver saw.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Received {
@@ -291,7 +294,12 @@ fn receive(socket: &OwnedFd, stream: u32, shared: &Shared) -> io::Result<Receive
         let frame = &buffer[..length as usize];
         match check(frame, &pattern, stream) {
             Verdict::Other => continue,
-            Verdict::Corrupt => seen.corrupt += 1,
+            Verdict::Corrupt => {
+                seen.corrupt += 1;
+                if seen.corrupt <= DESCRIBED {
+                    println!("corrupt: {}", describe(frame, &pattern));
+                }
+            }
             Verdict::Intact(sequence) => {
                 let (word, bit) = ((sequence / 64) as usize, 1 << (sequence % 64));
                 if sequences.len() <= word {
@@ -346,6 +354,26 @@ fn check(frame: &[u8], pattern: &[u8], stream: u32) -> Verdict {
         && frame[18..20] == (frame.len() as u16).to_be_bytes()
         && frame[HEADER..] == pattern[phase..phase + frame.len() - HEADER];
     if intact { Verdict::Intact(sequence) } else { Verdict::Corrupt }
+}
+
+/// What is wrong with a frame, for whoever has to find out why.
+fn describe(frame: &[u8], pattern: &[u8]) -> String {
+    let Some(sequence) = frame.get(20..28).map(|bytes| u64::from_be_bytes(bytes.try_into().unwrap_or_default())) else {
+        return format!("{} bytes: {frame:02x?}", frame.len());
+    };
+    let (phase, payload) = (phase(sequence), frame.get(HEADER..).unwrap_or_default());
+    let wrong = payload.iter().zip(pattern.iter().skip(phase)).position(|(a, b)| a != b);
+    let at = wrong.map_or(String::from("payload as sent"), |at| {
+        let bytes = &payload[at..payload.len().min(at + 16)];
+        let from = pattern.windows(bytes.len()).position(|window| window == bytes);
+        let good = payload[at..].iter().zip(pattern.iter().skip(phase + at)).filter(|(a, b)| a == b).count();
+        format!("wrong from byte {} on: {bytes:02x?}, pattern byte {from:?}, {good} good after it", HEADER + at)
+    });
+    format!(
+        "{} bytes, head {:02x?}, sequence {sequence}, its payload begins at pattern byte {phase}; {at}",
+        frame.len(),
+        &frame[..HEADER.min(frame.len())]
+    )
 }
 
 fn phase(sequence: u64) -> usize {
