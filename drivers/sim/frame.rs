@@ -225,6 +225,24 @@ const RSS_KEY: [u8; 40] = [
     0x01, 0xfa,
 ];
 
+/// The Toeplitz hash of `input` under a key that is not empty.
+pub(super) fn toeplitz<'a>(key: &[u8], input: impl Iterator<Item = &'a u8>) -> u32 {
+    let mut hash = 0u32;
+    for (i, byte) in input.enumerate() {
+        for bit in 0..8 {
+            if byte & (0x80 >> bit) != 0 {
+                // The 32 key bits that start at bit position 8 i + bit.
+                let mut window = [0u8; 8];
+                for (w, k) in window.iter_mut().zip(key.iter().cycle().skip(i)) {
+                    *w = *k;
+                }
+                hash ^= (u64::from_be_bytes(window) >> (32 - bit)) as u32;
+            }
+        }
+    }
+    hash
+}
+
 /// The RSS type (igbvf 4.2) and Toeplitz hash of a frame; type 0 when it is not IP.
 pub(super) fn rss(frame: &[u8], layout: &Layout) -> (u32, u32) {
     let ports = match layout.transport {
@@ -253,20 +271,7 @@ pub(super) fn rss(frame: &[u8], layout: &Layout) -> (u32, u32) {
             },
         ),
     };
-    let mut hash = 0u32;
-    for (i, byte) in addresses.iter().chain(ports).enumerate() {
-        for bit in 0..8 {
-            if byte & (0x80 >> bit) != 0 {
-                // The 32 key bits that start at bit position 8 i + bit.
-                let mut window = [0u8; 8];
-                for (w, k) in window.iter_mut().zip(RSS_KEY.iter().cycle().skip(i)) {
-                    *w = *k;
-                }
-                hash ^= (u64::from_be_bytes(window) >> (32 - bit)) as u32;
-            }
-        }
-    }
-    (rss_type, hash)
+    (rss_type, toeplitz(&RSS_KEY, addresses.iter().chain(ports)))
 }
 
 /// A UDP/IPv4 frame of `len` bytes (without FCS) with right checksums.

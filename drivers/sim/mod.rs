@@ -26,6 +26,7 @@ mod fault;
 mod frame;
 mod igb;
 mod model;
+mod offload;
 #[cfg(feature = "pcap")]
 mod pcap;
 mod rng;
@@ -34,6 +35,7 @@ mod tap;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod vectors;
 mod wire;
 mod world;
 

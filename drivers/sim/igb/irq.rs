@@ -2,14 +2,15 @@
 //!
 //! A cause bit is a vector number. A message goes out when a cause is set while unmasked, and when a pending cause is
 //! unmasked; EIAC then clears the cause and EIAM masks it. Throttling (EITR) is not modelled.
+#![forbid(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
+use super::super::vectors::Vectors;
 use super::regs;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Interrupt registers and connected vectors.
-#[derive(Default)]
 pub(super) struct Irq {
     pub(super) eicr: u32,
     pub(super) eims: u32,
@@ -18,29 +19,32 @@ pub(super) struct Irq {
     pub(super) eitr: [u32; regs::VECTORS],
     pub(super) ivar0: u32,
     pub(super) ivar_misc: u32,
-    vectors: [Option<OwnedFd>; regs::VECTORS],
+    vectors: Vectors,
 }
 
 impl Irq {
+    pub(super) fn new() -> Self {
+        Irq {
+            eicr: 0,
+            eims: 0,
+            eiac: 0,
+            eiam: 0,
+            eitr: [0; regs::VECTORS],
+            ivar0: 0,
+            ivar_misc: 0,
+            vectors: Vectors::new(regs::VECTORS),
+        }
+    }
+
     /// Connects vector i to a duplicate of `eventfds[i]`.
     pub(super) fn connect(&mut self, name: &str, eventfds: &[BorrowedFd<'_>]) -> Result<()> {
-        if eventfds.len() > regs::VECTORS {
-            return Err(Error::Config(format!(
-                "{name}: {} vectors asked for, the function has {}",
-                eventfds.len(),
-                regs::VECTORS
-            )));
-        }
-        self.vectors = Default::default();
-        for (slot, fd) in self.vectors.iter_mut().zip(eventfds) {
-            *slot = Some(fd.try_clone_to_owned().map_err(|e| Error::os(format!("{name}: duplicating an eventfd"), e))?);
-        }
-        Ok(())
+        self.vectors.connect(name, eventfds)
     }
 
     /// What a function reset leaves: registers at their defaults. The vectors are the kernel's and stay.
     pub(super) fn reset(&mut self) {
-        *self = Irq { vectors: std::mem::take(&mut self.vectors), ..Irq::default() };
+        let vectors = std::mem::replace(&mut self.vectors, Vectors::new(0));
+        *self = Irq { vectors, ..Irq::new() };
     }
 
     /// An event of receive (`tx` false) or transmit queue `queue`: IVAR0 bytes are Rx0, Tx0, Rx1, Tx1.
@@ -87,19 +91,13 @@ impl Irq {
         if causes == 0 {
             return;
         }
-        for (vector, fd) in self.vectors.iter().enumerate().filter(|(v, _)| causes & 1 << v != 0) {
+        for vector in (0..regs::VECTORS).filter(|v| causes & 1 << v != 0) {
             // With MSI-X off no message is sent, so nothing is cleared or masked by it.
-            let Some(fd) = fd else { continue };
-            signal(fd);
+            if !self.vectors.signal(vector) {
+                continue;
+            }
             self.eicr &= !(self.eiac & 1 << vector);
             self.eims &= !(self.eiam & 1 << vector);
         }
     }
-}
-
-fn signal(fd: &OwnedFd) {
-    let one = 1u64.to_ne_bytes();
-    // SAFETY: `one` holds the 8 bytes that an eventfd takes, and `fd` is open. A full counter (EAGAIN) means that the
-    // reader has a signal pending anyway, so the result does not matter.
-    unsafe { libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
 }

@@ -162,7 +162,7 @@ impl IgbVf {
             faults: Faults::default(),
             mailbox: mailbox::Mailbox::new(),
             pf: pf::Pf::new(options.mac, options.mac_fixed),
-            irq: irq::Irq::default(),
+            irq: irq::Irq::new(),
             stats: stats::Stats::default(),
             rx: (0..queues).map(|q| rx::RxQueue::new(port, q)).collect(),
             tx: (0..queues).map(|q| tx::TxQueue::new(port, q, env.rng.next())).collect(),

@@ -6,7 +6,8 @@
 
 use super::super::env::Env;
 use super::super::fault::Faults;
-use super::super::frame::{self, MIN_FRAME};
+use super::super::frame::{self, MIN_FRAME, Transport};
+use super::super::offload::{Offload, pad_and_emit};
 use super::regs;
 use super::ring::Ring;
 
@@ -208,43 +209,15 @@ impl TxQueue {
             }
             pad_and_emit(outgoing, env, emit);
         };
-        let l3 = context.mac_len;
-        let l4 = l3 + context.ip_len;
+        let offload = context.offload(frame.olinfo);
         if frame.command & regs::TX_TSE == 0 {
-            insert_checksums(&mut self.gathered, context, frame.olinfo)?;
+            offload.insert_checksums(&mut self.gathered)?;
             finish(&self.gathered, &mut self.outgoing, env);
             return Ok(());
         }
-        let headers = l4 + context.l4_len;
-        let payload = &self.gathered[headers..];
-        let mss = context.mss as usize;
-        let segments = payload.len().div_ceil(mss);
-        let mut segment = Vec::with_capacity(headers + mss);
-        for (i, piece) in payload.chunks(mss).enumerate() {
-            segment.clear();
-            segment.extend_from_slice(&self.gathered[..headers]);
-            segment.extend_from_slice(piece);
-            let ip_payload = segment.len() - l4;
-            if context.ipv4 {
-                put16(&mut segment, l3 + 2, (context.ip_len + ip_payload) as u16);
-                let id = get16(&segment, l3 + 4).wrapping_add(i as u16);
-                put16(&mut segment, l3 + 4, id);
-            } else {
-                put16(&mut segment, l3 + 4, (context.ip_len - 40 + ip_payload) as u16);
-            }
-            let sequence = [4, 5, 6, 7].map(|o| segment[l4 + o]);
-            let sequence = u32::from_be_bytes(sequence).wrapping_add((i * mss) as u32);
-            segment[l4 + 4..l4 + 8].copy_from_slice(&sequence.to_be_bytes());
-            if i + 1 < segments {
-                segment[l4 + 13] &= !0x09; // FIN and PSH belong to the last segment
-            }
-            // The packet's checksum field holds the pseudo-header sum without the length: hardware adds that.
-            let seed = frame::fold(get16(&segment, l4 + 16) as u64 + ip_payload as u64);
-            put16(&mut segment, l4 + 16, seed);
-            insert_checksums(&mut segment, context, frame.olinfo)?;
-            finish(&segment, &mut self.outgoing, env);
-        }
-        Ok(())
+        offload.segment(&self.gathered, context.headers(), context.mss as usize, |segment| {
+            finish(segment, &mut self.outgoing, env);
+        })
     }
 }
 
@@ -264,6 +237,23 @@ impl Context {
 
     fn headers(&self) -> usize {
         self.mac_len + self.ip_len + self.l4_len
+    }
+
+    /// What `olinfo` asks for with this context.
+    fn offload(&self, olinfo: u32) -> Offload {
+        Offload {
+            l3: self.mac_len,
+            l4: self.mac_len + self.ip_len,
+            ipv4: self.ipv4,
+            transport: match self.l4 {
+                L4_TCP => Transport::Tcp,
+                L4_UDP => Transport::Udp,
+                L4_SCTP => Transport::Sctp,
+                _ => Transport::None,
+            },
+            ip_checksum: olinfo & regs::TX_IXSM != 0,
+            l4_checksum: olinfo & regs::TX_TXSM != 0,
+        }
     }
 }
 
@@ -332,64 +322,4 @@ fn check_lengths(frame: &Gathered, contexts: &[Option<Context>; 2]) -> Result<()
         return bad("TSO without IXSM (IPv4) and TXSM".into());
     }
     Ok(())
-}
-
-/// Inserts the IP and L4 checksums that `olinfo` asks for.
-fn insert_checksums(bytes: &mut [u8], context: &Context, olinfo: u32) -> Result<(), String> {
-    let l3 = context.mac_len;
-    let l4 = l3 + context.ip_len;
-    if olinfo & regs::TX_IXSM != 0 {
-        if !context.ipv4 || context.ip_len < 20 || l4 > bytes.len() {
-            return Err(format!(
-                "IXSM with IPLEN {} (IPv4: {}) in {} bytes",
-                context.ip_len,
-                context.ipv4,
-                bytes.len()
-            ));
-        }
-        if get16(bytes, l3 + 10) != 0 {
-            return Err("IXSM with a header checksum that is not 0 in the packet".into());
-        }
-        let checksum = !frame::fold(frame::sum(&bytes[l3..l4], 0));
-        put16(bytes, l3 + 10, checksum);
-    }
-    if olinfo & regs::TX_TXSM != 0 {
-        let (offset, least) = match context.l4 {
-            L4_TCP => (16, 20),
-            L4_UDP => (6, 8),
-            L4_SCTP => (8, 12),
-            _ => return Err("TXSM with L4 type 3 (none)".into()),
-        };
-        if l4 + least > bytes.len() {
-            return Err(format!("TXSM with an L4 header at {l4} in {} bytes", bytes.len()));
-        }
-        if context.l4 == L4_SCTP {
-            bytes[l4 + 8..l4 + 12].fill(0);
-            let crc = frame::crc32c(&bytes[l4..]);
-            bytes[l4 + 8..l4 + 12].copy_from_slice(&crc.to_le_bytes());
-        } else {
-            // The field holds the pseudo-header sum, so summing over it includes the pseudo header.
-            let checksum = match !frame::fold(frame::sum(&bytes[l4..], 0)) {
-                0 if context.l4 == L4_UDP => 0xffff,
-                other => other,
-            };
-            put16(bytes, l4 + offset, checksum);
-        }
-    }
-    Ok(())
-}
-
-fn pad_and_emit(outgoing: &mut Vec<u8>, env: &mut Env, emit: &mut impl FnMut(&mut Env, &[u8], usize)) {
-    if outgoing.len() < MIN_FRAME {
-        outgoing.resize(MIN_FRAME, 0);
-    }
-    emit(env, outgoing, outgoing.len());
-}
-
-fn get16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn put16(bytes: &mut [u8], at: usize, value: u16) {
-    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }

@@ -241,15 +241,17 @@ fn transmit_descriptors() {
             }),
             ("a frame of 13 bytes", |rig| send(rig, |at| vec![data(at, 13, 13, EOP | RS, 0)])),
             ("a frame of 16384 bytes", |rig| send(rig, |at| vec![data(at, 16384, 16384, EOP | RS, 0)])),
-            ("TXSM with L4 type 3", |rig| send(rig, |at| vec![PLAIN.words(0), data(at, 100, 100, EOP | RS, TXSM)])),
-            ("IXSM with a header checksum that is not 0", |rig| {
+            ("L4 checksum of no transport", |rig| {
+                send(rig, |at| vec![PLAIN.words(0), data(at, 100, 100, EOP | RS, TXSM)])
+            }),
+            ("IP checksum with a header checksum that is not 0", |rig| {
                 send(rig, |at| vec![PLAIN.words(0), data(at, 100, 100, EOP | RS, IXSM)])
             }),
-            ("IXSM with IPLEN 0", |rig| {
+            ("IP checksum with a header of 0 bytes", |rig| {
                 let context = Context { ip_len: 0, ..PLAIN };
                 send(rig, |at| vec![context.words(0), data(at, 100, 100, EOP | RS, IXSM)])
             }),
-            ("TXSM with an L4 header at 95", |rig| {
+            ("L4 checksum with a header at 95", |rig| {
                 let context = Context { ip_len: 81, l4: 1, ..PLAIN };
                 send(rig, |at| vec![context.words(0), data(at, 100, 100, EOP | RS, TXSM)])
             }),
