@@ -76,6 +76,8 @@ pub use mem::{
     MempoolBuilder, PacketBuf, PacketType, Pages, PoolCache, RxInfo, TxInfo,
 };
 pub use mmio::PciId;
-pub use port::{Control, Counters, DEFAULT_MTU, DEFAULT_RING, Link, Port, PortConfig, PortInfo, PortStats, Service};
+pub use port::{
+    Control, Counters, DEFAULT_MTU, DEFAULT_RING, Link, Port, PortConfig, PortInfo, PortStats, Rss, RssCaps, Service,
+};
 pub use ring::{PortState, RxFormat, RxQueue, RxQueueStats, TxFormat, TxQueue, TxQueueStats};
 pub use spec::{DeviceSpec, SimSpec};

@@ -119,6 +119,8 @@ impl<B: Bus> Igbvf<B> {
             mtu_max: 9216,
             rx_buffer_granule: SRRCTL_BSIZEPKT_UNIT,
             max_segments: 255,
+            // The 82576 spreads by a table of the PF that no message reads (fact sheet igbvf 1).
+            rss: None,
             // Fact sheet igbvf 4.4.
             rings: RingKind::Igb { big_endian_loopback_tag: device == ID_I350_VF },
         };

@@ -27,6 +27,7 @@ pub struct PortConfig {
     pub(crate) tx_offloads: bool,
     pub(crate) vector: bool,
     pub(crate) interrupts: bool,
+    pub(crate) symmetric_rss: bool,
 }
 
 impl Default for PortConfig {
@@ -51,11 +52,13 @@ impl PortConfig {
                 unicast: Vec::new(),
                 promiscuous: false,
                 all_multicast: false,
+                rss: None,
             },
             rx_info: false,
             tx_offloads: false,
             vector: true,
             interrupts: false,
+            symmetric_rss: false,
         }
     }
 
@@ -120,6 +123,13 @@ impl PortConfig {
         self
     }
 
+    /// Hash both directions of a flow alike, so that they come to the same queue number (of two ports with as many queues).
+    /// Refused where the VF's hash key cannot be set.
+    pub fn symmetric_rss(mut self, on: bool) -> Self {
+        self.symmetric_rss = on;
+        self
+    }
+
     /// Largest frame to send, in bytes, without FCS.
     pub(crate) fn max_frame(&self) -> u32 {
         u32::from(self.settings.mtu) + FRAME_OVERHEAD
@@ -134,6 +144,16 @@ impl PortConfig {
             if asked == 0 || asked > has {
                 return refuse(format!("{asked} {what} queues were asked for; this {} has {has}", caps.part));
             }
+        }
+        let fixed_rss = caps.rss.is_some_and(|rss| !rss.settable);
+        if fixed_rss && !self.rx_queues.is_power_of_two() {
+            return refuse(format!(
+                "{} receive queues: this {} spreads flows by its PF's table, so their number is a power of two",
+                self.rx_queues, caps.part
+            ));
+        }
+        if self.symmetric_rss && !caps.rss.is_some_and(|rss| rss.settable) {
+            return refuse(format!("symmetric RSS needs a hash key of the VF's own, which this {} lacks", caps.part));
         }
         for (what, asked) in [("receive", self.rx_ring), ("transmit", self.tx_ring)] {
             if !(caps.ring_min..=caps.ring_max).contains(&asked) || asked % caps.ring_multiple != 0 {

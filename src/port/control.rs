@@ -20,6 +20,7 @@ use crossbeam::utils::CachePadded;
 
 use super::Port;
 use super::device::{COUNTER_PERIOD, Counters, Device, Health, Link, RingPlan};
+use super::rss::Rss;
 use super::service::Service;
 use super::start::Reservation;
 use crate::addr::MacAddr;
@@ -504,13 +505,37 @@ impl Control {
         })
     }
 
-    fn change(&mut self, act: impl FnOnce(&mut Port) -> Result<()>) -> Result<()> {
+    /// Spreads received flows anew over the queues that the port has. Packets of a flow that changes queues may be
+    /// overtaken by later ones. Kept through resets.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a key or table that does not fit the VF, and where the PF's are in force;
+    /// [`Error::Device`] when the PF refuses.
+    pub fn set_rss(&mut self, rss: &Rss) -> Result<()> {
+        self.change(|port| {
+            rss.check(&port.name, port.device.caps().rss, port.config.rx_queues)?;
+            port.device.set_rss(rss)?;
+            port.config.settings.rss = Some(rss.clone());
+            Ok(())
+        })
+    }
+
+    /// How received flows are spread, asked of the device or, where the PF's key and table are in force, of the PF.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the VF cannot know; [`Error::Device`] when the PF does not let it.
+    pub fn rss(&mut self) -> Result<Rss> {
+        self.change(|port| port.device.rss())
+    }
+
+    fn change<T>(&mut self, act: impl FnOnce(&mut Port) -> Result<T>) -> Result<T> {
         let inner = self.get_mut();
         match inner.word().state() {
             PortState::Running => act(&mut inner.port),
-            state => {
-                Err(Error::device(&inner.port.name, format!("settings cannot change while the port is {state:?}")))
-            }
+            state => Err(Error::device(
+                &inner.port.name,
+                format!("settings cannot be read or changed while the port is {state:?}"),
+            )),
         }
     }
 

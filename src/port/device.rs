@@ -7,8 +7,9 @@
 
 use std::time::Duration;
 
+use super::rss::{NO_RSS, Rss, RssCaps};
 use crate::addr::{Iova, MacAddr};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mmio::{Bus, Doorbell};
 
 /// What a function can do, known once it is opened.
@@ -34,6 +35,8 @@ pub(crate) struct Caps {
     pub rx_buffer_granule: u16,
     /// Most buffers that one sent frame may span.
     pub max_segments: u8,
+    /// How the VF can spread flows over its receive queues; `None` where that is the PF's affair alone.
+    pub rss: Option<RssCaps>,
     /// The descriptor formats of the rings.
     pub rings: RingKind,
 }
@@ -74,6 +77,8 @@ pub(crate) struct Settings {
     pub promiscuous: bool,
     /// Accept every multicast frame.
     pub all_multicast: bool,
+    /// How flows are spread: always there where the VF's RSS can be set, and never where not.
+    pub rss: Option<Rss>,
 }
 
 /// One ring to program into the device.
@@ -167,6 +172,15 @@ pub(crate) trait Device: Send {
     fn set_unicast(&mut self, list: &[MacAddr]) -> Result<()>;
     /// Asks for promiscuous and all-multicast reception.
     fn set_promiscuous(&mut self, unicast: bool, multicast: bool) -> Result<()>;
+    /// Programs key and table, which fit the VF's [`RssCaps`]. Only for families whose capabilities say `settable`;
+    /// `restore` does it too.
+    fn set_rss(&mut self, _: &Rss) -> Result<()> {
+        Err(Error::Config(format!("{}: {NO_RSS}", self.bus().name())))
+    }
+    /// The key and table in force, asked of the device or the PF. For families that have RSS capabilities.
+    fn rss(&mut self) -> Result<Rss> {
+        Err(Error::Config(format!("{}: {NO_RSS}", self.bus().name())))
+    }
 
     /// Programs and enables a transmit ring, tail 0.
     fn start_tx(&mut self, ring: &RingPlan) -> Result<()>;

@@ -14,6 +14,7 @@
 mod config;
 mod control;
 pub(crate) mod device;
+pub(crate) mod rss;
 mod service;
 mod start;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use std::time::Duration;
 pub use config::{DEFAULT_MTU, DEFAULT_RING, PortConfig};
 pub use control::{Control, PortStats};
 pub use device::{Counters, Link};
+pub use rss::{Rss, RssCaps};
 pub use service::Service;
 
 pub(crate) use start::StartParts;
@@ -58,6 +60,8 @@ pub struct PortInfo {
     pub ring_multiple: u16,
     /// Largest MTU, in bytes.
     pub mtu_max: u16,
+    /// How the VF can spread flows over its receive queues; `None` where that is the PF's affair alone.
+    pub rss: Option<RssCaps>,
     /// NUMA node of the device, where known.
     pub numa_node: Option<u32>,
     /// A software model: its rate is the model's rate.
@@ -99,7 +103,7 @@ fn open_reset(device: &mut dyn Device) -> Result<()> {
 
 impl Port {
     /// Takes over an opened device: resets it, shakes hands with the PF, checks the configuration.
-    pub(crate) fn with_device(mut device: Box<dyn Device>, config: PortConfig) -> Result<Port> {
+    pub(crate) fn with_device(mut device: Box<dyn Device>, mut config: PortConfig) -> Result<Port> {
         let bus = device.bus();
         let (name, id, numa_node, is_model) = (bus.name().to_owned(), bus.id(), bus.numa_node(), bus.is_model());
         let vectors = bus.vectors();
@@ -108,6 +112,9 @@ impl Port {
         let caps = device.caps();
         // After the handshake a family may know better how many queues the PF grants.
         config.check(&name, caps, vectors)?;
+        if let Some(rss) = caps.rss.filter(|rss| rss.settable) {
+            config.settings.rss = Some(Rss::even(rss, config.rx_queues, config.symmetric_rss));
+        }
         let info = PortInfo {
             family: caps.family,
             part: caps.part,
@@ -118,6 +125,7 @@ impl Port {
             ring_max: caps.ring_max,
             ring_multiple: caps.ring_multiple,
             mtu_max: caps.mtu_max,
+            rss: caps.rss,
             numa_node,
             is_model,
         };

@@ -58,6 +58,7 @@ impl Scripted {
             mtu_max: 9216,
             rx_buffer_granule: 1024,
             max_segments: 8,
+            rss: None,
             rings: RingKind::Igb { big_endian_loopback_tag: false },
         };
         let device = Scripted { script: script.clone(), caps };

@@ -51,8 +51,11 @@ pub unsafe trait RxFormat: Send + 'static {
 pub unsafe trait TxFormat: Send + 'static {
     /// Most bytes of payload that one descriptor can carry.
     const MAX_SEGMENT: u32;
-    /// Contexts a queue remembers (0: a context goes before every frame that needs one).
+    /// Contexts a queue remembers for frames with offloads (0: a context goes before every frame that needs one).
     const CONTEXTS: usize;
+    /// Where a device wants every frame to refer to a context: the descriptor that loads the one that frames without
+    /// offloads refer to. A ring begins with it. `context` never loads the same, whatever number it is given.
+    const PLAIN_CONTEXT: Option<[u64; 2]> = None;
     /// Second word of `data(_, 0, 0, true, false)`.
     const WHOLE: u64;
     /// What each byte of a whole frame adds to it: a 1 at the place of every length field.
@@ -66,7 +69,7 @@ pub unsafe trait TxFormat: Send + 'static {
     fn whole(iova: u64, len: u16) -> [u64; 2] {
         [iova, Self::WHOLE + u64::from(len) * Self::WHOLE_PER_BYTE]
     }
-    /// The same with offloads: refers to context slot `context`. For TSO, `total` still is the whole frame.
+    /// The same with offloads: refers to what `context` loads under the number `context`. For TSO, `total` still is the whole frame.
     fn data_offload(iova: u64, len: u32, total: u32, last: bool, report: bool, info: &TxInfo, context: u8) -> [u64; 2];
     /// The context descriptor for these offloads, or `None` when the hardware cannot do what is asked.
     fn context(info: &TxInfo, context: u8) -> Option<[u64; 2]>;

@@ -65,6 +65,36 @@ unsafe impl TxFormat for Toy {
     }
 }
 
+/// As `Toy`, of a device that wants every frame to refer to a context.
+enum Wary {}
+
+/// What a ring of `Wary` begins with.
+const FIRST: [u64; 2] = [0xC0DE, CONTEXT];
+
+// SAFETY: as `Toy`, whose device reads nothing for a context.
+unsafe impl TxFormat for Wary {
+    const MAX_SEGMENT: u32 = Toy::MAX_SEGMENT;
+    const CONTEXTS: usize = 1;
+    const PLAIN_CONTEXT: Option<[u64; 2]> = Some(FIRST);
+    const WHOLE: u64 = Toy::WHOLE;
+    const WHOLE_PER_BYTE: u64 = Toy::WHOLE_PER_BYTE;
+    fn data(iova: u64, len: u32, total: u32, last: bool, report: bool) -> [u64; 2] {
+        Toy::data(iova, len, total, last, report)
+    }
+    fn data_offload(iova: u64, len: u32, total: u32, last: bool, report: bool, info: &TxInfo, _: u8) -> [u64; 2] {
+        Toy::data_offload(iova, len, total, last, report, info, 1)
+    }
+    fn context(info: &TxInfo, _: u8) -> Option<[u64; 2]> {
+        Toy::context(info, 1)
+    }
+    fn with_report(word1: u64) -> u64 {
+        Toy::with_report(word1)
+    }
+    fn done(word1: u64) -> bool {
+        Toy::done(word1)
+    }
+}
+
 /// Ring memory, state and a doorbell, as control would make them.
 struct Bench {
     region: Arc<HugeRegion>,
@@ -137,7 +167,7 @@ impl Bench {
         RxQueue::new(parts, ()).unwrap()
     }
 
-    fn tx(&self, pools: &[&Mempool], offloads: bool) -> TxQueue<Toy> {
+    fn tx<F: TxFormat>(&self, pools: &[&Mempool], offloads: bool) -> TxQueue<F> {
         let parts = TxParts {
             number: 0,
             link: QueueLink::new(self.shared.clone(), self.gate.clone()),
@@ -370,7 +400,7 @@ fn sent_frames_are_those_given_in_order_and_every_buffer_comes_back() {
         let (own, other) = (pool(2000), pool(600));
         let mut bench = Bench::new(size);
         bench.kernel = Kernel::best(vector);
-        let mut tx = bench.tx(&[&own, &other], offloads);
+        let mut tx = bench.tx::<Toy>(&[&own, &other], offloads);
         let (mut cache, mut other_cache) = (own.cache(), other.cache());
         let mut burst = Burst::with_limit(64).unwrap();
         let mut oracle = Sent::default();
@@ -487,7 +517,7 @@ fn a_cache_of_another_pool_is_refused() {
 fn packets_of_a_pool_that_is_not_attached_are_freed_and_counted() {
     let (a, b) = (pool(200), pool(200));
     let bench = Bench::new(32);
-    let mut tx = bench.tx(&[&a], false);
+    let mut tx = bench.tx::<Toy>(&[&a], false);
     let mut burst = Burst::new();
     let mut stranger = b.cache().alloc_one().unwrap();
     stranger.append(100).unwrap();
@@ -503,7 +533,7 @@ fn packets_of_a_pool_that_is_not_attached_are_freed_and_counted() {
 fn segments_longer_than_the_mtu_are_refused() {
     let pool = pool(200);
     let bench = Bench::new(32);
-    let mut tx = bench.tx(&[&pool], true);
+    let mut tx = bench.tx::<Toy>(&[&pool], true);
     let (mut cache, mut burst) = (pool.cache(), Burst::new());
     for (tso_mss, sent) in [(1522 - 54, 1), (1522 - 53, 0)] {
         let mut packet = cache.alloc_one().unwrap();
@@ -522,7 +552,7 @@ fn segments_longer_than_the_mtu_are_refused() {
 fn at_most_all_but_one_descriptor_are_given_to_the_device() {
     let pool = pool(600);
     let mut bench = Bench::new(64);
-    let mut tx = bench.tx(&[&pool], false);
+    let mut tx = bench.tx::<Toy>(&[&pool], false);
     let (mut cache, mut burst) = (pool.cache(), Burst::with_limit(128).unwrap());
     cache.alloc(128, &mut burst);
     burst.iter_mut().for_each(|p| p.append(64).unwrap().fill(1));
@@ -535,6 +565,38 @@ fn at_most_all_but_one_descriptor_are_given_to_the_device() {
     drop((tx, cache));
     bench.close();
     assert_eq!(pool.available(), 600);
+}
+
+#[test]
+fn a_ring_that_needs_a_context_begins_with_it_and_again_after_a_reset() {
+    let pool = pool(256);
+    let mut bench = Bench::new(32);
+    let mut tx = bench.tx::<Wary>(&[&pool], true);
+    let (mut cache, mut burst) = (pool.cache(), Burst::new());
+    tx.burst(&mut cache, &mut burst);
+    assert_eq!(bench.tail(), 0, "nothing to send, nothing to tell");
+    for epoch in 0..2 {
+        let mut sent = Vec::new();
+        for _ in 0..3 {
+            cache.alloc(30, &mut burst);
+            burst.iter_mut().for_each(|packet| assert!(packet.append(60).is_some()));
+            while !burst.is_empty() {
+                tx.burst(&mut cache, &mut burst);
+                sent.extend(std::iter::from_fn(|| bench.transmit()));
+            }
+        }
+        assert_eq!((sent.len(), &sent[0]), (91, &(FIRST[0].to_le_bytes().to_vec(), CONTEXT)), "epoch {epoch}");
+        assert!(sent[1..].iter().all(|(data, flags)| data.len() == 60 && flags & CONTEXT == 0));
+        bench.shared.word.go(PortState::Resetting);
+        tx.burst(&mut cache, &mut burst);
+        bench.reset();
+        bench.shared.word.go(PortState::Running);
+        bench.gate.enable(bench.shared.word.load());
+        tx.burst(&mut cache, &mut burst);
+    }
+    drop((tx, cache));
+    bench.close();
+    assert_eq!(pool.available(), pool.capacity());
 }
 
 #[test]

@@ -528,6 +528,11 @@ impl<F: TxFormat> TxQueue<F> {
                 self.owners.fill(self.tag);
                 (self.next, self.clean, self.in_flight, self.unmarked, self.odd) = (0, 0, 0, 0, 0);
                 self.contexts = [None; 2];
+                if let Some(words) = F::PLAIN_CONTEXT {
+                    // The ring is empty and larger than this; the first burst's doorbell covers it.
+                    self.put(words, NO_BUFFER, self.tag);
+                    self.odd += 1;
+                }
                 true
             }
         }

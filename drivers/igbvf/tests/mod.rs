@@ -25,6 +25,7 @@ fn settings() -> Settings {
         unicast: Vec::new(),
         promiscuous: false,
         all_multicast: false,
+        rss: None,
     }
 }
 
@@ -217,6 +218,7 @@ fn settings_reach_the_pf_in_order() {
         unicast: vec![mac(9)],
         promiscuous: false,
         all_multicast: true,
+        rss: None,
     };
     vf.restore(&wanted).unwrap();
     let expected: [&[u32]; 8] = [
