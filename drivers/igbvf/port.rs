@@ -16,7 +16,7 @@ use super::regs::*;
 use crate::addr::MacAddr;
 use crate::error::{Error, Result};
 use crate::mmio::{ALL_ONES, Bus, Doorbell, PciId, Reg};
-use crate::port::device::{Caps, Counters, Device, Health, Link, RingKind, RingPlan, Settings};
+use crate::port::device::{Caps, Counters, Device, Health, Link, MAILBOX_VECTOR, RingKind, RingPlan, Settings};
 
 /// Device ids (fact sheet igbvf 1).
 const INTEL: u16 = 0x8086;
@@ -121,6 +121,8 @@ impl<B: Bus> Igbvf<B> {
             max_segments: 255,
             // The 82576 spreads by a table of the PF that no message reads (fact sheet igbvf 1).
             rss: None,
+            vectors: bus.vectors().min(VECTORS.into()) as u16,
+            paired: false,
             // Fact sheet igbvf 4.4.
             rings: RingKind::Igb { big_endian_loopback_tag: device == ID_I350_VF },
         };
@@ -313,6 +315,53 @@ impl<B: Bus> Igbvf<B> {
         Ok(())
     }
 
+    /// Programs and enables a transmit ring, tail 0.
+    fn start_tx(&mut self, ring: &RingPlan) -> Result<()> {
+        self.check_ring(ring, 1)?;
+        let n = ring.queue;
+        let len = u32::from(ring.entries) * DESCRIPTOR;
+        self.write(TDBAL(n), ring.base.0 as u32);
+        self.write(TDBAH(n), (ring.base.0 >> 32) as u32);
+        self.write(TDLEN(n), len);
+        self.write(TDH(n), 0);
+        self.write(TDT(n), 0);
+        // A relaxed-ordered write-back could pass the ones before it.
+        let txctl = self.read(TXCTL(n))?;
+        self.write(TXCTL(n), txctl & !TXCTL_WRITE_BACK_RELAXED);
+        // No reset is known to clear head write-back, and with it on the device would not write DD.
+        self.write(TDWBAL(n), 0);
+        self.write(TDWBAH(n), 0);
+        self.silent = false;
+        self.write(TXDCTL(n), XDCTL_ENABLE | TX_THRESHOLDS);
+        self.flush()?;
+        self.tx_len[usize::from(n)] = len;
+        Ok(())
+    }
+
+    /// Programs and enables a receive ring, tail 0.
+    fn start_rx(&mut self, ring: &RingPlan) -> Result<()> {
+        self.check_ring(ring, self.caps.rx_buffer_granule)?;
+        if ring.buffer_len == 0 {
+            // A size of 0 would mean whatever the PF uses itself.
+            return Err(Error::Config(format!("{}: receive buffers of 0 bytes", self.bus.name())));
+        }
+        let n = ring.queue;
+        let len = u32::from(ring.entries) * DESCRIPTOR;
+        let buffer_units = u32::from(ring.buffer_len / SRRCTL_BSIZEPKT_UNIT);
+        self.write(RDBAL(n), ring.base.0 as u32);
+        self.write(RDBAH(n), (ring.base.0 >> 32) as u32);
+        self.write(RDLEN(n), len);
+        self.write(SRRCTL(n), SRRCTL_DROP_EN | SRRCTL_DESCTYPE_ADVANCED | buffer_units);
+        // Before ENABLE, while both are still ours; equal means empty until the queue's thread rings.
+        self.write(RDH(n), 0);
+        self.write(RDT(n), 0);
+        self.silent = false;
+        self.write(RXDCTL(n), XDCTL_ENABLE | RX_THRESHOLDS);
+        self.flush()?;
+        self.rx_len[usize::from(n)] = len;
+        Ok(())
+    }
+
     fn look(&mut self) -> Result<Health> {
         if self.bus.removal_requested() {
             return Ok(Health::Gone);
@@ -475,49 +524,9 @@ impl<B: Bus> Device for Igbvf<B> {
         self.send_promiscuous()
     }
 
-    fn start_tx(&mut self, ring: &RingPlan) -> Result<()> {
-        self.check_ring(ring, 1)?;
-        let n = ring.queue;
-        let len = u32::from(ring.entries) * DESCRIPTOR;
-        self.write(TDBAL(n), ring.base.0 as u32);
-        self.write(TDBAH(n), (ring.base.0 >> 32) as u32);
-        self.write(TDLEN(n), len);
-        self.write(TDH(n), 0);
-        self.write(TDT(n), 0);
-        // A relaxed-ordered write-back could pass the ones before it.
-        let txctl = self.read(TXCTL(n))?;
-        self.write(TXCTL(n), txctl & !TXCTL_WRITE_BACK_RELAXED);
-        // No reset is known to clear head write-back, and with it on the device would not write DD.
-        self.write(TDWBAL(n), 0);
-        self.write(TDWBAH(n), 0);
-        self.silent = false;
-        self.write(TXDCTL(n), XDCTL_ENABLE | TX_THRESHOLDS);
-        self.flush()?;
-        self.tx_len[usize::from(n)] = len;
-        Ok(())
-    }
-
-    fn start_rx(&mut self, ring: &RingPlan) -> Result<()> {
-        self.check_ring(ring, self.caps.rx_buffer_granule)?;
-        if ring.buffer_len == 0 {
-            // A size of 0 would mean whatever the PF uses itself.
-            return Err(Error::Config(format!("{}: receive buffers of 0 bytes", self.bus.name())));
-        }
-        let n = ring.queue;
-        let len = u32::from(ring.entries) * DESCRIPTOR;
-        let buffer_units = u32::from(ring.buffer_len / SRRCTL_BSIZEPKT_UNIT);
-        self.write(RDBAL(n), ring.base.0 as u32);
-        self.write(RDBAH(n), (ring.base.0 >> 32) as u32);
-        self.write(RDLEN(n), len);
-        self.write(SRRCTL(n), SRRCTL_DROP_EN | SRRCTL_DESCTYPE_ADVANCED | buffer_units);
-        // Before ENABLE, while both are still ours; equal means empty until the queue's thread rings.
-        self.write(RDH(n), 0);
-        self.write(RDT(n), 0);
-        self.silent = false;
-        self.write(RXDCTL(n), XDCTL_ENABLE | RX_THRESHOLDS);
-        self.flush()?;
-        self.rx_len[usize::from(n)] = len;
-        Ok(())
+    fn start_rings(&mut self, rx: &[RingPlan], tx: &[RingPlan]) -> Result<()> {
+        tx.iter().try_for_each(|ring| self.start_tx(ring))?;
+        rx.iter().try_for_each(|ring| self.start_rx(ring))
     }
 
     fn rx_doorbell(&mut self, queue: u16) -> Result<Doorbell> {
@@ -537,7 +546,7 @@ impl<B: Bus> Device for Igbvf<B> {
 
     /// Receive vectors are routed with auto-clear and auto-mask and left masked: the queue's thread unmasks its own with
     /// one write of `arm_doorbell` each time before it sleeps. The mailbox's vector is unmasked here and stays so.
-    fn start_interrupts(&mut self, rx: &[RingPlan], mailbox_vector: u16) -> Result<()> {
+    fn start_interrupts(&mut self, rx: &[RingPlan]) -> Result<()> {
         let vectors = rx.iter().filter_map(|ring| ring.vector.map(|vector| (ring.queue, vector)));
         let (mut ivar0, mut rx_causes) = (0, 0);
         for (queue, vector) in vectors {
@@ -546,10 +555,9 @@ impl<B: Bus> Device for Igbvf<B> {
             ivar0 |= (IVAR_VALID | u32::from(vector)) << (16 * queue);
             rx_causes |= 1 << vector;
         }
-        self.check_number("vector", mailbox_vector, VECTORS)?;
-        let mailbox_cause = 1 << mailbox_vector;
+        let mailbox_cause = 1 << MAILBOX_VECTOR;
         self.write(IVAR0, ivar0);
-        self.write(IVAR_MISC, IVAR_VALID | u32::from(mailbox_vector));
+        self.write(IVAR_MISC, IVAR_VALID | u32::from(MAILBOX_VECTOR));
         for vector in 0..VECTORS {
             // No throttle: a vector fires once and is masked until its thread wants the next one.
             self.write(EITR(vector), 0);

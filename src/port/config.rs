@@ -136,7 +136,7 @@ impl PortConfig {
     }
 
     /// Refuses what the VF cannot do, with both numbers.
-    pub(crate) fn check(&self, name: &str, caps: &Caps, vectors: u32) -> Result<()> {
+    pub(crate) fn check(&self, name: &str, caps: &Caps) -> Result<()> {
         let refuse = |text: String| Err(Error::Config(format!("{name}: {text}")));
         for (what, asked, has) in
             [("receive", self.rx_queues, caps.rx_queues), ("transmit", self.tx_queues, caps.tx_queues)]
@@ -170,11 +170,12 @@ impl PortConfig {
         if let Some(mac) = self.settings.mac.filter(|mac| !mac.is_valid_station()) {
             return refuse(format!("{mac} cannot be a station's address (it is zero or a group address)"));
         }
-        if self.interrupts && u32::from(self.rx_queues) + 1 > vectors {
+        if self.interrupts && self.rx_queues >= caps.vectors {
             return refuse(format!(
-                "interrupts for {} receive queues and the mailbox need {} vectors; this VF has {vectors}: use fewer queues or poll",
+                "interrupts for {} receive queues and the mailbox need {} vectors; this VF has {}: use fewer queues or poll",
                 self.rx_queues,
-                self.rx_queues + 1
+                self.rx_queues + 1,
+                caps.vectors
             ));
         }
         Ok(())

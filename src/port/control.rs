@@ -19,7 +19,7 @@ use std::time::Duration;
 use crossbeam::utils::CachePadded;
 
 use super::Port;
-use super::device::{COUNTER_PERIOD, Counters, Device, Health, Link, RingPlan};
+use super::device::{COUNTER_PERIOD, Counters, Device, Health, Link, MAILBOX_VECTOR, RingPlan};
 use super::rss::Rss;
 use super::service::Service;
 use super::start::Reservation;
@@ -85,7 +85,7 @@ pub(super) struct Inner {
     sides: Vec<Side>,
     region: Arc<HugeRegion>,
     _reservation: Reservation,
-    /// Per vector; the last is the mailbox's.
+    /// Per vector.
     events: Vec<Arc<OwnedFd>>,
     rx_counts: Vec<Arc<RxCounts>>,
     tx_counts: Vec<Arc<TxCounts>>,
@@ -164,25 +164,32 @@ impl Inner {
         Ok(())
     }
 
-    /// Programs the rings of the queues whose place in `wanted` says so, transmit first, and the interrupts of all.
+    /// Programs the rings of the queues whose place in `wanted` says so, and the interrupts of all.
     fn program(&mut self, wanted: &[bool]) -> Result<()> {
-        for receive in [false, true] {
-            for (side, &wanted) in self.sides.iter().zip(wanted) {
-                if wanted && side.receive == receive {
-                    start_queue(&mut self.port, side)?;
-                }
-            }
-        }
+        start_queues(&mut self.port, self.sides.iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(s, _)| s))?;
         if self.port.connect(&self.events)? {
             let plans: Vec<RingPlan> =
                 self.sides.iter().filter(|s| s.receive && s.plan.vector.is_some()).map(|s| s.plan).collect();
-            self.port.device.start_interrupts(&plans, plans.len() as u16)?;
+            self.port.device.start_interrupts(&plans)?;
         }
         Ok(())
     }
 
+    /// The queues that may be programmed: they have let go of the device under `word` and are not dropped, and where
+    /// queues are paired that goes for both.
+    fn ready(&self, word: Word) -> Vec<bool> {
+        let paired = self.port.device.caps().paired;
+        // Asked once: a queue that acknowledges while the others are programmed must not be enabled with them.
+        let quiet: Vec<bool> = self.sides.iter().map(|s| s.gate.is_quiet(word)).collect();
+        let holds = |side: &Side| {
+            let partners = self.sides.iter().zip(&quiet).filter(|(s, _)| s.plan.queue == side.plan.queue);
+            paired && partners.into_iter().any(|(_, quiet)| !quiet)
+        };
+        self.sides.iter().zip(&quiet).map(|(s, quiet)| *quiet && !s.gate.is_gone() && !holds(s)).collect()
+    }
+
     fn service(&mut self) -> PortState {
-        if let Some(mailbox) = self.events.last() {
+        if let Some(mailbox) = self.events.get(usize::from(MAILBOX_VECTOR)) {
             event::clear(mailbox.as_fd());
         }
         match self.word().state() {
@@ -216,12 +223,18 @@ impl Inner {
     /// Queues that were silent through a reset and have let go since.
     fn enable_late(&mut self) {
         let word = self.word();
+        let paired = self.port.device.caps().paired;
+        let ready = self.ready(word);
+        let late = self.sides.iter().zip(ready).filter(|(side, ready)| *ready && !side.gate.is_enabled(word));
+        let mut late: Vec<&Side> = late.map(|(side, _)| side).collect();
         let mut woken = false;
-        for side in &self.sides {
-            let late = !side.gate.is_enabled(word) && side.gate.is_quiet(word) && !side.gate.is_gone();
-            // A ring that cannot be programmed now is tried again at the next call.
-            if late && start_queue(&mut self.port, side).is_ok() {
-                side.gate.enable(word);
+        while let Some(&first) = late.first() {
+            let with_first = |s: &&Side| std::ptr::eq(*s, first) || paired && s.plan.queue == first.plan.queue;
+            let (now, later): (Vec<&Side>, Vec<&Side>) = late.into_iter().partition(with_first);
+            late = later;
+            // Rings that cannot be programmed now are tried again at the next call.
+            if start_queues(&mut self.port, now.iter().copied()).is_ok() {
+                now.iter().for_each(|side| side.gate.enable(word));
                 woken = true;
             }
         }
@@ -237,8 +250,7 @@ impl Inner {
             return;
         }
         let settings = self.port.config.settings.clone();
-        // Asked once: a queue that acknowledges while the others are programmed must not be enabled with them.
-        let ready: Vec<bool> = self.sides.iter().map(|s| s.gate.is_quiet(word) && !s.gate.is_gone()).collect();
+        let ready = self.ready(word);
         let done = self
             .port
             .device
@@ -328,8 +340,10 @@ fn ask<T: ?Sized>(
     asked
 }
 
-fn start_queue(port: &mut Port, side: &Side) -> Result<()> {
-    if side.receive { port.device.start_rx(&side.plan) } else { port.device.start_tx(&side.plan) }
+fn start_queues<'a>(port: &mut Port, sides: impl Iterator<Item = &'a Side>) -> Result<()> {
+    let (rx, tx): (Vec<&Side>, Vec<&Side>) = sides.partition(|side| side.receive);
+    let plans = |sides: Vec<&Side>| -> Vec<RingPlan> { sides.into_iter().map(|side| side.plan).collect() };
+    port.device.start_rings(&plans(rx), &plans(tx))
 }
 
 /// The control of a started port.
@@ -563,7 +577,7 @@ impl Control {
 impl AsFd for Control {
     /// Readable when the mailbox wants to be looked at.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.get().events.last().expect("the mailbox always has an eventfd").as_fd()
+        self.get().events[usize::from(MAILBOX_VECTOR)].as_fd() // always there
     }
 }
 

@@ -37,6 +37,11 @@ pub(crate) struct Caps {
     pub max_segments: u8,
     /// How the VF can spread flows over its receive queues; `None` where that is the PF's affair alone.
     pub rss: Option<RssCaps>,
+    /// MSI-X vectors that the VF may use.
+    pub vectors: u16,
+    /// The receive and the transmit queue of a number are programmed by one act, so neither starts without the other
+    /// while that one may still touch the device.
+    pub paired: bool,
     /// The descriptor formats of the rings.
     pub rings: RingKind,
 }
@@ -92,9 +97,12 @@ pub(crate) struct RingPlan {
     pub entries: u16,
     /// Bytes of a receive buffer, a multiple of the granule (0 for transmit).
     pub buffer_len: u16,
-    /// True when the ring's interrupts are wanted: vector number = `vector`.
+    /// The vector of the ring's interrupts, where they are wanted: never [`MAILBOX_VECTOR`].
     pub vector: Option<u16>,
 }
+
+/// The vector of the PF's channel; receive queue q has vector q + 1 where it has one.
+pub(crate) const MAILBOX_VECTOR: u16 = 0;
 
 /// State of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -182,18 +190,20 @@ pub(crate) trait Device: Send {
         Err(Error::Config(format!("{}: {NO_RSS}", self.bus().name())))
     }
 
-    /// Programs and enables a transmit ring, tail 0.
-    fn start_tx(&mut self, ring: &RingPlan) -> Result<()>;
-    /// Programs and enables a receive ring, tail 0: the queue's thread arms descriptors and writes the tail later.
-    fn start_rx(&mut self, ring: &RingPlan) -> Result<()>;
+    /// Programs and enables rings, transmit first, each with tail 0: a queue's thread arms descriptors and writes the tail
+    /// later. Called once after `restore` with the rings of all queues that have let go, and again for each that lets
+    /// go later (for both of a number in a call where the queues are [paired](Caps::paired)). After an error some may run,
+    /// until the next reset.
+    fn start_rings(&mut self, rx: &[RingPlan], tx: &[RingPlan]) -> Result<()>;
     /// The tail register of a receive queue.
     fn rx_doorbell(&mut self, queue: u16) -> Result<Doorbell>;
     /// The tail register of a transmit queue.
     fn tx_doorbell(&mut self, queue: u16) -> Result<Doorbell>;
     /// The register and the value that unmask a vector, for the thread that sleeps on it.
     fn arm_doorbell(&mut self, vector: u16) -> Result<(Doorbell, u32)>;
-    /// Routes and unmasks interrupts: receive queue q to the vector in its plan, the mailbox to `mailbox_vector`.
-    fn start_interrupts(&mut self, rx: &[RingPlan], mailbox_vector: u16) -> Result<()>;
+    /// Routes and unmasks interrupts: each receive queue to the vector in its plan, the PF's channel to
+    /// [`MAILBOX_VECTOR`].
+    fn start_interrupts(&mut self, rx: &[RingPlan]) -> Result<()>;
 
     /// Looks after the device: mailbox, signs of a reset, link. Never blocks.
     fn check(&mut self) -> Health;

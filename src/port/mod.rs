@@ -106,15 +106,15 @@ impl Port {
     pub(crate) fn with_device(mut device: Box<dyn Device>, mut config: PortConfig) -> Result<Port> {
         let bus = device.bus();
         let (name, id, numa_node, is_model) = (bus.name().to_owned(), bus.id(), bus.numa_node(), bus.is_model());
-        let vectors = bus.vectors();
-        config.check(&name, device.caps(), vectors)?;
+        config.check(&name, device.caps())?;
         open_reset(device.as_mut())?;
         let caps = device.caps();
         // After the handshake a family may know better how many queues the PF grants.
-        config.check(&name, caps, vectors)?;
+        config.check(&name, caps)?;
         if let Some(rss) = caps.rss.filter(|rss| rss.settable) {
             config.settings.rss = Some(Rss::even(rss, config.rx_queues, config.symmetric_rss));
         }
+        config.check(&name, caps)?;
         let info = PortInfo {
             family: caps.family,
             part: caps.part,

@@ -8,7 +8,7 @@ use crossbeam::utils::CachePadded;
 
 use super::Port;
 use super::control::{Control, Inner, Side};
-use super::device::{RingKind, RingPlan};
+use super::device::{MAILBOX_VECTOR, RingKind, RingPlan};
 use crate::addr::Iova;
 use crate::error::{Error, Result};
 use crate::event::eventfd;
@@ -190,12 +190,13 @@ impl Port {
         };
         let interrupts = c.interrupts;
         let rx = layout.rx.iter().enumerate();
-        let rx = rx.map(|q| plan(q, c.rx_ring, buffer_len, interrupts.then_some(q.0 as u16))).collect();
+        let rx =
+            rx.map(|q| plan(q, c.rx_ring, buffer_len, interrupts.then_some(MAILBOX_VECTOR + 1 + q.0 as u16))).collect();
         let tx = layout.tx.iter().enumerate().map(|q| plan(q, c.tx_ring, 0, None)).collect();
         (rx, tx)
     }
 
-    /// One eventfd per receive queue in interrupt mode, and one for the mailbox, which is the last vector.
+    /// One eventfd for the mailbox, which is the first vector, and in interrupt mode one per receive queue.
     fn events(&mut self) -> Result<Vec<Arc<OwnedFd>>> {
         let queues = if self.config.interrupts { self.config.rx_queues as usize } else { 0 };
         (0..=queues).map(|_| eventfd().map(Arc::new)).collect()
@@ -209,12 +210,11 @@ impl Port {
 
     /// Connects the vectors. A VF without enough of them is polled, mailbox and all.
     pub(super) fn connect(&mut self, events: &[Arc<OwnedFd>]) -> Result<bool> {
-        let bus = self.device.bus();
-        if (bus.vectors() as usize) < events.len() {
+        if usize::from(self.device.caps().vectors) < events.len() {
             return Ok(false);
         }
         let fds: Vec<_> = events.iter().map(|e| e.as_fd()).collect();
-        bus.connect_vectors(&fds)?;
+        self.device.bus().connect_vectors(&fds)?;
         Ok(true)
     }
 }

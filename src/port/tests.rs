@@ -26,13 +26,15 @@ struct Script {
     mapped: usize,
     /// Receive queues that run.
     running: Vec<u16>,
+    /// The receive and transmit queues of each call that started some.
+    started: Vec<(Vec<u16>, Vec<u16>)>,
     /// The device reports a reset at the next check.
     resetting: bool,
     /// The device cannot be reset.
     stuck: bool,
     /// The PF refuses the settings.
     refuses: bool,
-    /// Called once, when a receive queue is started.
+    /// Called once, when queues are started.
     at_start: Option<Box<dyn FnOnce() + Send>>,
     /// Called once, when the driver waits.
     at_pause: Option<Box<dyn FnOnce() + Send>>,
@@ -46,6 +48,10 @@ struct Scripted {
 
 impl Scripted {
     fn port(config: PortConfig) -> (Port, Arc<Mutex<Script>>) {
+        Self::port_with(config, false)
+    }
+
+    fn port_with(config: PortConfig, paired: bool) -> (Port, Arc<Mutex<Script>>) {
         let script = Arc::new(Mutex::new(Script::default()));
         let caps = Caps {
             family: "scripted",
@@ -59,6 +65,8 @@ impl Scripted {
             rx_buffer_granule: 1024,
             max_segments: 8,
             rss: None,
+            vectors: 0,
+            paired,
             rings: RingKind::Igb { big_endian_loopback_tag: false },
         };
         let device = Scripted { script: script.clone(), caps };
@@ -117,15 +125,14 @@ impl Device for Scripted {
     fn set_promiscuous(&mut self, _: bool, _: bool) -> Result<()> {
         Ok(())
     }
-    fn start_tx(&mut self, _: &RingPlan) -> Result<()> {
-        Ok(())
-    }
-    fn start_rx(&mut self, ring: &RingPlan) -> Result<()> {
+    fn start_rings(&mut self, rx: &[RingPlan], tx: &[RingPlan]) -> Result<()> {
         let act = self.script().at_start.take();
         if let Some(act) = act {
             act();
         }
-        self.script().running.push(ring.queue);
+        let queues = |rings: &[RingPlan]| rings.iter().map(|ring| ring.queue).collect();
+        self.script().started.push((queues(rx), queues(tx)));
+        self.script().running.extend(rx.iter().map(|ring| ring.queue));
         Ok(())
     }
     fn rx_doorbell(&mut self, _: u16) -> Result<Doorbell> {
@@ -137,7 +144,7 @@ impl Device for Scripted {
     fn arm_doorbell(&mut self, _: u16) -> Result<(Doorbell, u32)> {
         Ok((doorbell(), 1))
     }
-    fn start_interrupts(&mut self, _: &[RingPlan], _: u16) -> Result<()> {
+    fn start_interrupts(&mut self, _: &[RingPlan]) -> Result<()> {
         Ok(())
     }
     fn check(&mut self) -> Health {
@@ -248,6 +255,39 @@ fn a_queue_that_answers_while_the_others_are_programmed_is_not_enabled_with_them
     assert_eq!(script.lock().unwrap().running, [0, 1]);
     assert!(poll(&late));
     assert!(control.waiting_for().is_empty());
+}
+
+#[test]
+fn paired_queues_start_together_once_both_have_let_go() {
+    let (port, script) = Scripted::port_with(PortConfig::new().queues(2, 2), true);
+    let pool = pool(&port);
+    let StartParts { mut control, rx, tx, .. } = port.start_parts(&pool).unwrap();
+    assert_eq!(std::mem::take(&mut script.lock().unwrap().started), [(vec![0, 1], vec![0, 1])]);
+    let rx: Vec<_> = rx.into_iter().map(|parts| Mutex::new(parts.link)).collect();
+    let tx: Vec<_> = tx.into_iter().map(|parts| Mutex::new(parts.link)).collect();
+    assert!(rx.iter().chain(&tx).all(poll));
+    script.lock().unwrap().resetting = true;
+    control.service();
+    // Transmit queue 1 stays silent.
+    assert!(![&rx[0], &rx[1], &tx[0]].into_iter().any(poll));
+    script.lock().unwrap().time += LONG;
+    assert_eq!(control.service(), PortState::Running);
+    assert_eq!(std::mem::take(&mut script.lock().unwrap().started), [(vec![0], vec![0])]);
+    assert!(poll(&rx[0]) && poll(&tx[0]) && !poll(&rx[1]));
+    control.service();
+    assert!(script.lock().unwrap().started.is_empty(), "its partner may still ring");
+    assert!(!poll(&tx[1]));
+    control.service();
+    assert_eq!(std::mem::take(&mut script.lock().unwrap().started), [(vec![1], vec![1])]);
+    assert!(rx.iter().chain(&tx).all(poll));
+
+    // One that was dropped holds nobody up.
+    script.lock().unwrap().resetting = true;
+    control.service();
+    assert!(!rx.iter().chain(&tx[..1]).any(poll));
+    drop(tx);
+    control.service();
+    assert_eq!(std::mem::take(&mut script.lock().unwrap().started), [(vec![0, 1], vec![])]);
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn settings() -> Settings {
 }
 
 fn ring(queue: u16, buffer_len: u16) -> RingPlan {
-    RingPlan { queue, base: Iova(0x12_3456_7880), entries: 512, buffer_len, vector: Some(queue) }
+    RingPlan { queue, base: Iova(0x12_3456_7880), entries: 512, buffer_len, vector: Some(queue + 1) }
 }
 
 fn mac(last: u8) -> MacAddr {
@@ -57,11 +57,10 @@ fn running() -> Igbvf<Fake> {
 
 fn start(vf: &mut Igbvf<Fake>) -> Result<()> {
     vf.restore(&settings())?;
-    for queue in 0..vf.caps().rx_queues {
-        vf.start_tx(&ring(queue, 0))?;
-        vf.start_rx(&ring(queue, 2048))?;
-    }
-    vf.start_interrupts(&[ring(0, 2048)], 2)
+    let queues = vf.caps().rx_queues;
+    let [rx, tx] = [2048, 0].map(|len| (0..queues).map(|queue| ring(queue, len)).collect::<Vec<_>>());
+    vf.start_rings(&rx, &tx)?;
+    vf.start_interrupts(&[ring(0, 2048)])
 }
 
 fn elapsed<T>(vf: &mut Igbvf<Fake>, act: impl FnOnce(&mut Igbvf<Fake>) -> T) -> (T, Duration) {
@@ -122,14 +121,14 @@ fn a_function_is_silent_from_a_reset_that_stopped_it_to_the_first_queue_that_sta
     vf.fake().answers = true;
     vf.reset(true).unwrap();
     assert!(vf.is_silent());
-    vf.start_rx(&ring(0, 2048)).unwrap();
+    vf.start_rings(&[ring(0, 2048)], &[]).unwrap();
     assert!(!vf.is_silent());
     // Gone, and nothing has stopped it; then the kernel could reset it all the same.
     vf.fake().dead_from = Some(0);
     assert!(vf.reset(false).is_err() && !vf.is_silent());
     assert!(vf.reset(true).is_err() && vf.is_silent());
     let mut vf = ready();
-    vf.start_tx(&ring(1, 0)).unwrap();
+    vf.start_rings(&[], &[ring(1, 0)]).unwrap();
     assert!(!vf.is_silent());
 }
 

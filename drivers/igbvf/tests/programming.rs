@@ -63,7 +63,7 @@ fn registers_lie_where_the_sheet_says() {
 fn a_transmit_ring_is_programmed_as_the_sheet_says() {
     let mut vf = ready();
     vf.fake().actions.clear();
-    vf.start_tx(&ring(1, 0)).unwrap();
+    vf.start_rings(&[], &[ring(1, 0)]).unwrap();
     let expected = [
         (0x3900, 0x3456_7880),
         (0x3904, 0x12),
@@ -82,7 +82,7 @@ fn a_transmit_ring_is_programmed_as_the_sheet_says() {
 fn a_receive_ring_is_programmed_as_the_sheet_says() {
     let mut vf = ready();
     vf.fake().actions.clear();
-    vf.start_rx(&ring(0, 2048)).unwrap();
+    vf.start_rings(&[ring(0, 2048)], &[]).unwrap();
     let expected = [
         (0x2800, 0x3456_7880),
         (0x2804, 0x12),
@@ -109,39 +109,37 @@ fn rings_that_do_not_fit_reach_no_register() {
         RingPlan { buffer_len: 1500, ..good },
         RingPlan { buffer_len: 0, ..good },
     ] {
-        assert!(matches!(vf.start_rx(&bad), Err(Error::Config(_))), "{bad:?}");
+        assert!(matches!(vf.start_rings(&[bad], &[]), Err(Error::Config(_))), "{bad:?}");
         if bad.buffer_len == good.buffer_len {
-            assert!(matches!(vf.start_tx(&bad), Err(Error::Config(_))), "{bad:?}");
+            assert!(matches!(vf.start_rings(&[], &[bad]), Err(Error::Config(_))), "{bad:?}");
         }
     }
     assert!(vf.rx_doorbell(2).is_err() && vf.tx_doorbell(2).is_err() && vf.arm_doorbell(3).is_err());
-    assert!(vf.start_interrupts(&[RingPlan { vector: Some(3), ..good }], 2).is_err());
-    assert!(vf.start_interrupts(&[], 3).is_err());
+    assert!(vf.start_interrupts(&[RingPlan { vector: Some(3), ..good }]).is_err());
     assert_eq!(vf.fake().take_writes(), []);
-    vf.start_rx(&RingPlan { entries: 32, ..good }).unwrap();
-    vf.start_rx(&RingPlan { entries: 4096, queue: 1, ..good }).unwrap();
+    vf.start_rings(&[RingPlan { entries: 32, ..good }, RingPlan { entries: 4096, queue: 1, ..good }], &[]).unwrap();
 }
 
 #[test]
 fn interrupts_are_routed_and_only_the_mailbox_is_unmasked() {
     let mut vf = ready();
     vf.fake().actions.clear();
-    vf.start_interrupts(&[ring(0, 2048), ring(1, 2048)], 2).unwrap();
+    vf.start_interrupts(&[ring(0, 2048), ring(1, 2048)]).unwrap();
     let expected = [
-        // Rx 0 to vector 0 in byte 0, Rx 1 to vector 1 in byte 2.
-        (0x1700, 0x0081_0080),
-        (0x1740, 0x82),
+        // Rx 0 to vector 1 in byte 0, Rx 1 to vector 2 in byte 2.
+        (0x1700, 0x0082_0081),
+        (0x1740, 0x80),
         (0x1680, 0),
         (0x1684, 0),
         (0x1688, 0),
         (0x152C, 7),
-        (0x1530, 3),
-        (0x1524, 4),
+        (0x1530, 6),
+        (0x1524, 1),
     ];
     assert_eq!(vf.fake().take_writes(), expected);
     assert_eq!(vf.arm_doorbell(1).unwrap().1, 2);
     // Polling: the mailbox alone.
-    vf.start_interrupts(&[RingPlan { vector: None, ..ring(0, 2048) }], 0).unwrap();
+    vf.start_interrupts(&[RingPlan { vector: None, ..ring(0, 2048) }]).unwrap();
     let writes = vf.fake().take_writes();
     assert_eq!((writes[0], writes[1]), ((0x1700, 0), (0x1740, 0x80)));
     assert_eq!(writes[5..], [(0x152C, 1), (0x1530, 0), (0x1524, 1)]);
