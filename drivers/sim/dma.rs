@@ -1,9 +1,10 @@
 //! Device memory as a model sees it: the IOVA space of a world, and every access that a model makes to it.
 //!
-//! Owns the mappings that drivers make with `map_dma` and is the only file of the models that dereferences a pointer.
-//! Each region lands at a random, 2 MiB aligned distance from its virtual address, so that a driver that confuses the two
-//! is found out. What always holds: an access is translated and bounds-checked before it is made, an access outside
-//! a mapping is refused and never made, and a mapped region is kept alive.
+//! Owns the mappings that drivers make and is the only file of the models that dereferences a pointer. A region that is
+//! mapped with `map_dma` lands at a random, 2 MiB aligned distance from its virtual address, so that a driver that
+//! confuses the two is found out; a served model's client says itself which addresses its memory has. What always
+//! holds: an access is translated and bounds-checked before it is made, an access outside a mapping is refused and
+//! never made, and what is mapped is kept alive.
 //!
 //! In worlds that check the driver, it also knows every buffer that is given to a device at the moment, so that one
 //! buffer in two armed descriptors is an error on the spot.
@@ -14,6 +15,9 @@ use std::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(feature = "vfio-user")]
+use memmap2::MmapRaw;
+
 use super::rng::Rng;
 use crate::addr::Iova;
 use crate::mem::HugeRegion;
@@ -23,16 +27,39 @@ const PAGE: u64 = 2 << 20;
 /// IOVAs are below this: 46 bits, well above 4 GiB so that the upper address registers matter.
 const TOP: u64 = 1 << 46;
 
-/// One region in the IOVA space.
+/// Memory that a mapping keeps alive.
+#[derive(Clone)]
+enum Memory {
+    /// A region of this process, with how often it was mapped.
+    Region(Arc<HugeRegion>, usize),
+    /// Memory that another process shares.
+    #[cfg(feature = "vfio-user")]
+    Shared { _map: Arc<MmapRaw> },
+    /// Addresses that mean something and that no model can reach: another device's registers.
+    #[cfg(feature = "vfio-user")]
+    Unreachable,
+}
+
+/// One piece of the IOVA space.
+#[derive(Clone)]
 struct Mapping {
     iova: u64,
     len: u64,
-    region: Arc<HugeRegion>,
-    refs: usize,
+    /// Address in this process of the first byte; its provenance was exposed.
+    addr: usize,
+    writable: bool,
+    memory: Memory,
+}
+
+impl Mapping {
+    fn end(&self) -> u64 {
+        self.iova + self.len
+    }
 }
 
 /// The IOVA space of a world.
 pub(super) struct DmaSpace {
+    /// In ascending order, and apart.
     maps: Vec<Mapping>,
     /// Buffers given to a device: first byte to (end, owner). Only filled in worlds that check.
     armed: BTreeMap<u64, (u64, ArmedBy)>,
@@ -73,50 +100,148 @@ impl DmaSpace {
 
     /// Maps a region, or counts one more user of it.
     pub(super) fn map(&mut self, region: &Arc<HugeRegion>, rng: &mut Rng) -> Iova {
-        if let Some(map) = self.maps.iter_mut().find(|m| Arc::ptr_eq(&m.region, region)) {
-            map.refs += 1;
-            return Iova(map.iova);
+        for map in &mut self.maps {
+            if let Memory::Region(known, users) = &mut map.memory
+                && Arc::ptr_eq(known, region)
+            {
+                *users += 1;
+                return Iova(map.iova);
+            }
         }
         let len = region.len() as u64;
         let offset = region.addr() as u64 % PAGE;
         loop {
             let iova = (1 + rng.below(TOP / PAGE - 1)) * PAGE + offset;
             // One free page on either side, so that running past a region's end is never another region.
-            let clear = self.maps.iter().all(|m| iova + len + PAGE <= m.iova || m.iova + m.len + PAGE <= iova);
+            let clear = self.maps.iter().all(|m| iova + len + PAGE <= m.iova || m.end() + PAGE <= iova);
             if clear && iova + len <= TOP {
-                self.maps.push(Mapping { iova, len, region: region.clone(), refs: 1 });
+                let memory = Memory::Region(region.clone(), 1);
+                self.insert(Mapping { iova, len, addr: region.addr(), writable: true, memory });
                 return Iova(iova);
             }
         }
     }
 
+    fn insert(&mut self, mapping: Mapping) {
+        let at = self.maps.partition_point(|m| m.iova < mapping.iova);
+        self.maps.insert(at, mapping);
+    }
+
     /// Takes back one `map`; the IOVA range that went away with it, if this was the last.
     pub(super) fn unmap(&mut self, region: &Arc<HugeRegion>) -> Option<UnmapResult> {
-        let at = self.maps.iter().position(|m| Arc::ptr_eq(&m.region, region))?;
-        self.maps[at].refs -= 1;
-        if self.maps[at].refs > 0 {
-            return Some(UnmapResult::StillMapped);
+        for at in 0..self.maps.len() {
+            if let Memory::Region(known, users) = &mut self.maps[at].memory
+                && Arc::ptr_eq(known, region)
+            {
+                *users -= 1;
+                if *users > 0 {
+                    return Some(UnmapResult::StillMapped);
+                }
+                let map = self.maps.remove(at);
+                return Some(UnmapResult::Gone { start: map.iova, end: map.end() });
+            }
         }
-        let map = self.maps.swap_remove(at);
-        Some(UnmapResult::Gone { start: map.iova, end: map.iova + map.len })
+        None
+    }
+
+    /// Maps `len` bytes of shared memory from `offset` on at addresses of the client's choice; without memory the
+    /// addresses are known, and access to them is refused. False when the range is empty, wraps, is not in the memory, or
+    /// overlaps what is mapped.
+    #[cfg(feature = "vfio-user")]
+    pub(super) fn map_at(&mut self, iova: u64, len: u64, memory: Option<(Arc<MmapRaw>, u64)>, writable: bool) -> bool {
+        let Some(end) = iova.checked_add(len).filter(|_| len > 0) else { return false };
+        let at = self.maps.partition_point(|m| m.end() <= iova);
+        if self.maps.get(at).is_some_and(|next| next.iova < end) {
+            return false;
+        }
+        let (addr, memory) = match memory {
+            Some((map, offset)) => {
+                if offset.checked_add(len).is_none_or(|end| end > map.len() as u64) {
+                    return false;
+                }
+                (map.as_mut_ptr().expose_provenance() + offset as usize, Memory::Shared { _map: map })
+            }
+            None => (0, Memory::Unreachable),
+        };
+        self.maps.insert(at, Mapping { iova, len, addr, writable, memory });
+        true
+    }
+
+    /// Unmaps these addresses, of whatever mappings they are parts.
+    #[cfg(feature = "vfio-user")]
+    pub(super) fn unmap_at(&mut self, iova: u64, len: u64) {
+        let end = iova.saturating_add(len);
+        let first = self.maps.partition_point(|m| m.end() <= iova);
+        let last = self.maps.partition_point(|m| m.iova < end);
+        if first >= last {
+            return;
+        }
+        let mut left: Vec<Mapping> = Vec::new();
+        let head = &self.maps[first];
+        if head.iova < iova {
+            left.push(Mapping { len: iova - head.iova, ..head.clone() });
+        }
+        let tail = &self.maps[last - 1];
+        if tail.end() > end {
+            let cut = end - tail.iova;
+            left.push(Mapping { iova: end, len: tail.len - cut, addr: tail.addr + cut as usize, ..tail.clone() });
+        }
+        self.maps.splice(first..last, left);
+    }
+
+    /// The mapping that `iova` is in, and the offset in it.
+    #[inline]
+    fn find(&self, iova: u64, len: usize) -> Result<(&Mapping, u64), Fault> {
+        let fault = Fault { iova, len };
+        // The first mapping that ends behind the address: mappings are few, or the search is worth its while.
+        let at = self.maps.partition_point(|m| m.end() <= iova);
+        let map = self.maps.get(at).filter(|m| m.iova <= iova).ok_or(fault)?;
+        #[cfg(feature = "vfio-user")]
+        if matches!(map.memory, Memory::Unreachable) {
+            return Err(fault);
+        }
+        Ok((map, iova - map.iova))
     }
 
     /// Address in this process of `len` bytes at `iova`, all of them in one mapping.
     #[inline]
-    fn translate(&self, iova: u64, len: usize) -> Result<usize, Fault> {
-        for map in &self.maps {
-            let offset = iova.wrapping_sub(map.iova);
-            if offset < map.len && len as u64 <= map.len - offset {
-                return Ok(map.region.addr() + offset as usize);
-            }
+    fn translate(&self, iova: u64, len: usize, write: bool) -> Result<usize, Fault> {
+        let (map, offset) = self.find(iova, len)?;
+        if len as u64 <= map.len - offset && (map.writable || !write) {
+            return Ok(map.addr + offset as usize);
         }
         Err(Fault { iova, len })
     }
 
-    /// Refuses what is not in one mapping, without an access.
+    /// Takes `len` bytes at `iova` apart into addresses in this process and their lengths: a buffer may lie in several
+    /// mappings, as pages behind an IOMMU do. Nothing is handed out unless all of it is mapped.
+    #[inline]
+    fn pieces(&self, iova: u64, len: usize, write: bool, mut each: impl FnMut(usize, usize)) -> Result<(), Fault> {
+        if let Ok(addr) = self.translate(iova, len, write) {
+            each(addr, len);
+            return Ok(());
+        }
+        for hand_out in [false, true] {
+            let (mut at, mut left) = (iova, len);
+            while left > 0 {
+                let (map, offset) = self.find(at, left)?;
+                if write && !map.writable {
+                    return Err(Fault { iova: at, len: left });
+                }
+                let here = left.min((map.len - offset).min(usize::MAX as u64) as usize);
+                if hand_out {
+                    each(map.addr + offset as usize, here);
+                }
+                (at, left) = (at.wrapping_add(here as u64), left - here);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what is not mapped, without an access.
     #[inline]
     pub(super) fn check(&self, iova: u64, len: usize) -> Result<(), Fault> {
-        self.translate(iova, len).map(|_| ())
+        self.pieces(iova, len, false, |_, _| {})
     }
 
     /// Fetches a descriptor of two 64-bit words at a 16-byte aligned `iova`.
@@ -124,7 +249,7 @@ impl DmaSpace {
     /// The caller has loaded the doorbell that handed the descriptor over with acquire ordering.
     #[inline]
     pub(super) fn fetch(&self, iova: u64) -> Result<[u64; 2], Fault> {
-        let at = with_exposed_provenance::<AtomicU64>(self.translate(iova, 16)?);
+        let at = with_exposed_provenance::<AtomicU64>(self.translate(iova, 16, false)?);
         debug_assert!(at.is_aligned());
         // SAFETY: `translate` found 16 bytes in one mapping, whose region lives as long as the mapping and exposed
         // its provenance when it was made. Rings are 16-byte aligned (checked when a queue is enabled). Both sides
@@ -136,7 +261,7 @@ impl DmaSpace {
     #[inline]
     pub(super) fn write_back(&self, iova: u64, words: [u64; 2]) -> Result<(), Fault> {
         self.write_first(iova, words[0])?;
-        let at = with_exposed_provenance::<AtomicU64>(self.translate(iova + 8, 8)?);
+        let at = with_exposed_provenance::<AtomicU64>(self.translate(iova + 8, 8, true)?);
         // SAFETY: as in `fetch`: in one live mapping, aligned, and atomic on both sides.
         unsafe { (*at).store(words[1], Ordering::Release) };
         Ok(())
@@ -145,7 +270,7 @@ impl DmaSpace {
     /// Writes word 0 of a descriptor only.
     #[inline]
     pub(super) fn write_first(&self, iova: u64, word: u64) -> Result<(), Fault> {
-        let at = with_exposed_provenance::<AtomicU64>(self.translate(iova, 8)?);
+        let at = with_exposed_provenance::<AtomicU64>(self.translate(iova, 8, true)?);
         debug_assert!(at.is_aligned());
         // SAFETY: as in `fetch`: in one live mapping, aligned, and atomic on both sides.
         unsafe { (*at).store(word, Ordering::Relaxed) };
@@ -155,27 +280,33 @@ impl DmaSpace {
     /// Reads a transmit buffer, appending to `out`.
     #[inline]
     pub(super) fn read(&self, iova: u64, len: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let from = with_exposed_provenance::<u8>(self.translate(iova, len)?);
         out.reserve(len);
-        // SAFETY: `from` has `len` bytes in one live mapping. `out` has room for `len` more bytes behind its length,
-        // in memory of its own. The driver gave the buffer to the device with the doorbell (acquired by the caller)
-        // and does not write to it before it sees DD, so the copy does not race with the program.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from, out.as_mut_ptr().add(out.len()), len);
-            out.set_len(out.len() + len);
-        }
-        Ok(())
+        self.pieces(iova, len, false, |addr, len| {
+            let from = with_exposed_provenance::<u8>(addr);
+            // SAFETY: `from` has `len` bytes in one live mapping. `out` has room for them behind its length, in memory of
+            // its own: `pieces` hands out no more than was reserved. The driver gave the buffer to the device with the
+            // doorbell (acquired by the caller) and does not write to it before it sees DD, so the copy does not race
+            // with the program.
+            unsafe {
+                std::ptr::copy_nonoverlapping(from, out.as_mut_ptr().add(out.len()), len);
+                out.set_len(out.len() + len);
+            }
+        })
     }
 
     /// Writes to a receive buffer.
     #[inline]
     pub(super) fn write(&self, iova: u64, bytes: &[u8]) -> Result<(), Fault> {
-        let to = with_exposed_provenance_mut::<u8>(self.translate(iova, bytes.len())?);
-        // SAFETY: `to` has `bytes.len()` bytes in one live mapping, which no Rust reference aliases: the driver gave
-        // the buffer to the device and does not look at it before it sees DD, which is stored afterwards with release
-        // ordering. `bytes` is private memory of the model.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
-        Ok(())
+        let mut left = bytes;
+        self.pieces(iova, bytes.len(), true, |addr, len| {
+            let to = with_exposed_provenance_mut::<u8>(addr);
+            let (here, rest) = left.split_at(len);
+            // SAFETY: `to` has `len` bytes in one live mapping, which no Rust reference aliases: the driver gave the
+            // buffer to the device and does not look at it before it sees DD, which is stored afterwards with release
+            // ordering. `here` is private memory of the model.
+            unsafe { std::ptr::copy_nonoverlapping(here.as_ptr(), to, len) };
+            left = rest;
+        })
     }
 
     /// Notes that a buffer belongs to a device now.
@@ -260,6 +391,51 @@ mod tests {
         assert!(space.read(iova - 1, 2, &mut out).is_err());
         assert!(space.check(u64::MAX, 2).is_err());
         assert!(space.fetch(iova + 4096 - 8).is_err());
+    }
+
+    #[cfg(feature = "vfio-user")]
+    fn shared(len: usize) -> Arc<MmapRaw> {
+        Arc::new(memmap2::MmapOptions::new().len(len).map_anon().unwrap().into())
+    }
+
+    #[cfg(feature = "vfio-user")]
+    #[test]
+    fn a_buffer_may_cross_mappings_and_an_unmap_may_cut_them() {
+        let mut space = DmaSpace::new();
+        let memory = shared(0x4000);
+        // Neighbours to the device, the other way round in memory.
+        assert!(space.map_at(0x1000, 0x1000, Some((memory.clone(), 0x1000)), true));
+        assert!(space.map_at(0x2000, 0x1000, Some((memory.clone(), 0)), true));
+        assert!(!space.map_at(0x2fff, 0x1000, Some((memory.clone(), 0)), true), "overlaps");
+        assert!(!space.map_at(0x8000, 0x2000, Some((memory.clone(), 0x3000)), true), "longer than the memory");
+        assert!(!space.map_at(u64::MAX, 2, None, true), "wraps");
+        space.write(0x1ffe, &[1, 2, 3, 4]).unwrap();
+        let mut out = Vec::new();
+        space.read(0x1ffe, 4, &mut out).unwrap();
+        assert_eq!(out, [1, 2, 3, 4]);
+        assert!(space.fetch(0x1ff8).is_err(), "a descriptor lies in one page");
+        // The hole refuses, and the writing of what leads into it is not begun.
+        space.unmap_at(0x1800, 0x1000);
+        assert!(space.write(0x17ff, &[9, 9]).is_err());
+        out.clear();
+        space.read(0x17ff, 1, &mut out).unwrap();
+        space.read(0x2800, 1, &mut out).unwrap();
+        assert_eq!(out, [0, 0]);
+        assert!(space.check(0x27ff, 1).is_err());
+        space.unmap_at(0, u64::MAX);
+        assert!(space.check(0x1000, 1).is_err() && Arc::strong_count(&memory) == 1);
+    }
+
+    #[cfg(feature = "vfio-user")]
+    #[test]
+    fn what_cannot_be_reached_or_written_is_refused() {
+        let mut space = DmaSpace::new();
+        assert!(space.map_at(0x1000, 0x1000, None, true));
+        assert!(space.map_at(0x2000, 0x1000, Some((shared(0x1000), 0)), false));
+        assert!(space.check(0x1000, 1).is_err());
+        assert!(space.check(0x2000, 1).is_ok());
+        assert!(space.write(0x2000, &[1]).is_err());
+        assert!(space.write_first(0x2000, 1).is_err());
     }
 
     #[test]

@@ -14,9 +14,9 @@
 //! | `mac` | address that the PF assigns, or `none` | the next of 02:56:46:00:00:01 … |
 //! | `mac_fixed` | `1`: the PF refuses another address | `0` |
 //! | `rss` | `1`: the PF spreads frames over the queues | `0` |
-//! | `wire` | `sink`, `gen`, `pair:NAME`, `tap:IFNAME`, `pcap` | `sink` |
+//! | `wire` | `sink`, `gen`, `pair:NAME`, `pair:/PATH` (to another process), `tap:IFNAME`, `pcap` | `sink` |
 //! | `size`, `rate`, `flows` | of `gen`: bytes without FCS, frames a second (0: as fast as the ring takes), UDP flows | 60, 0, 1 |
-//! | `loopback` | of `pair`: `1`: both are VFs of one PF | `0` |
+//! | `loopback` | of `pair:NAME`: `1`: both are VFs of one PF | `0` |
 //! | `in`, `out`, `loop` | of `pcap`: file of frames to receive, file for frames sent, `1`: receive again and again | |
 
 mod bus;
@@ -30,6 +30,9 @@ mod offload;
 #[cfg(feature = "pcap")]
 mod pcap;
 mod rng;
+#[cfg(feature = "vfio-user")]
+pub mod serve;
+mod socket;
 mod spec;
 mod tap;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::igb::{IgbOptions, Part};
 use super::model::Options;
 #[cfg(feature = "pcap")]
 use super::pcap::PcapWire;
+use super::socket::SocketWire;
 use super::tap::Tap;
 use super::wire::{Generator, Wire};
 use super::world::World;
@@ -25,10 +26,18 @@ const SIZE_MAX: usize = 9216 + ETHERNET;
 /// [`Error::Config`] for a model, key or value that does not exist, naming those that do; [`Error::Os`] when a wire cannot
 /// be opened.
 pub(crate) fn open(spec: &SimSpec) -> Result<SimBus> {
-    let (keys, options) = model(spec)?;
     if spec.get("world").is_some() {
+        model(spec)?;
         return open_stepped(spec);
     }
+    let world = World::shared();
+    let port = add(spec, &world)?;
+    SimBus::open(world, port, spec.to_string())
+}
+
+/// Adds the port that a spec describes to a world in real time.
+pub(super) fn add(spec: &SimSpec, world: &World) -> Result<usize> {
+    let (keys, options) = model(spec)?;
     let mut keys = [keys, &["wire", "seed"]].concat();
     let wire = spec.get("wire").unwrap_or("sink");
     let (kind, name) = wire.split_once(':').unwrap_or((wire, ""));
@@ -39,19 +48,21 @@ pub(crate) fn open(spec: &SimSpec) -> Result<SimBus> {
         _ => {}
     }
     check_keys(spec, &keys)?;
-    let world = World::shared();
     if spec.get("seed").is_some() {
         world.reseed(number(spec, "seed", 0, 0, u64::MAX)?);
     }
     let options = options(spec)?;
     let text = spec.to_string();
-    let port = match (kind, name) {
+    Ok(match (kind, name) {
         ("sink", "") => world.add(options, Wire::Sink, |_| text.clone()),
         ("gen", "") => {
             let size = number(spec, "size", MIN_FRAME, MIN_FRAME, SIZE_MAX)?;
             let rate = Some(number(spec, "rate", 0, 0, u64::MAX)?).filter(|&rate| rate > 0);
             let flows = number(spec, "flows", 1, 1, u16::MAX)?;
             world.add(options, Wire::Generator(Generator::new(size, rate, flows)), |_| text.clone())
+        }
+        ("pair", path) if path.contains('/') => {
+            world.add(options, Wire::Socket(Box::new(SocketWire::open(path)?)), |_| text.clone())
         }
         ("pair", name) if !name.is_empty() => world.add_pair(options, name, flag(spec, "loopback")?, &text)?,
         ("tap", name) if !name.is_empty() => world.add(options, Wire::Tap(Tap::open(name)?), |_| text.clone()),
@@ -64,11 +75,10 @@ pub(crate) fn open(spec: &SimSpec) -> Result<SimBus> {
         ("pcap", "") => return Err(Error::Config(format!("{spec}: wire=pcap needs the cargo feature `pcap`"))),
         _ => {
             return Err(Error::Config(format!(
-                "{spec}: there is no wire '{wire}'; wires are gen, sink, pair:NAME, tap:IFNAME and pcap"
+                "{spec}: there is no wire '{wire}'; wires are gen, sink, pair:NAME, pair:/PATH, tap:IFNAME and pcap"
             )));
         }
-    };
-    SimBus::open(world, port, text)
+    })
 }
 
 /// A port of a stepped world, which a test made.

@@ -11,6 +11,7 @@ use super::frame::{self, MIN_FRAME};
 use super::model::{Arrival, Model, Prepared};
 #[cfg(feature = "pcap")]
 use super::pcap::PcapWire;
+use super::socket::SocketWire;
 use super::tap::Tap;
 use crate::addr::MacAddr;
 
@@ -56,6 +57,8 @@ pub(super) enum Wire {
     Peer(Option<usize>),
     /// A TAP interface of this host.
     Tap(Tap),
+    /// A port in another process.
+    Socket(Box<SocketWire>),
     /// Files.
     #[cfg(feature = "pcap")]
     Pcap(Box<PcapWire>),
@@ -111,6 +114,7 @@ impl Port {
                         }
                     }
                     Wire::Tap(tap) => tap.send(bytes),
+                    Wire::Socket(socket) => socket.send(bytes),
                     #[cfg(feature = "pcap")]
                     Wire::Pcap(pcap) => pcap.send(bytes, env.now),
                 }
@@ -126,6 +130,10 @@ impl Port {
             Wire::Test(_) | Wire::Sink | Wire::Peer(_) => 0,
             Wire::Generator(generator) => generator.run(limit, vf.as_mut(), counters, env),
             Wire::Tap(tap) => tap.receive(limit, env.now, |frame| {
+                let arrival = vf.receive(frame, env);
+                counters.arrived(arrival, frame.len());
+            }),
+            Wire::Socket(socket) => socket.receive(limit, env.now, |frame| {
                 let arrival = vf.receive(frame, env);
                 counters.arrived(arrival, frame.len());
             }),

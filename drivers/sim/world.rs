@@ -34,12 +34,14 @@ const BATCH: usize = 64;
 /// Rounds after which a step ends even if devices are still busy: an endless generator.
 const ROUNDS: usize = 256;
 
-/// Rounds without work that the thread of the shared world spins (tens of microseconds: a program works off a
+/// Rounds without work that the thread of a world in real time spins (tens of microseconds: a program works off a
 /// ring in that time, and yielding on a busy machine costs milliseconds), and rounds after which it sleeps.
 const SPINS: u32 = 200;
 const PATIENCE: u32 = 2000;
 /// How often it yields to a thread that waits for the lock.
 const COURTESY: u32 = 1000;
+/// How long it sleeps while the world is empty.
+const EMPTY: Duration = Duration::from_millis(100);
 /// How long it sleeps at first, and at most.
 const NAP: Duration = Duration::from_micros(50);
 const NAP_MAX: Duration = Duration::from_millis(1);
@@ -61,8 +63,8 @@ struct Inner {
     start: Instant,
     /// Threads that want the lock; the world's own thread steps back for them.
     waiting: AtomicUsize,
-    /// Signalled when a port is added to an empty shared world.
-    populated: Condvar,
+    /// Signalled when there may be work for the world's own thread.
+    awake: Condvar,
     state: Mutex<State>,
 }
 
@@ -89,22 +91,29 @@ impl World {
 
     /// The world of all models that are opened by a spec without `world=`: real time, one thread.
     pub fn shared() -> World {
-        SHARED
-            .get_or_init(|| {
-                let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
-                let world = World::new(0, Env::new(seed, false, true), true);
-                let inner = world.inner.clone();
-                // Without a thread nothing is ever answered, and every open reports that.
-                let _ = thread::Builder::new().name("vfring-models".into()).spawn(move || inner.play());
-                world
-            })
-            .clone()
+        SHARED.get_or_init(World::threaded).clone()
+    }
+
+    /// A new world in real time, with a thread of its own.
+    pub(super) fn threaded() -> World {
+        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
+        let world = World::new(0, Env::new(seed, false, true), true);
+        let inner = Arc::downgrade(&world.inner);
+        // Without a thread nothing is ever answered, and every open reports that.
+        let _ = thread::Builder::new().name("vfring-models".into()).spawn(move || Inner::play(&inner));
+        world
+    }
+
+    /// There may be work: the world's own thread stops its nap.
+    #[cfg(feature = "vfio-user")]
+    pub(super) fn wake(&self) {
+        self.inner.awake.notify_all();
     }
 
     fn new(number: u64, env: Env, threaded: bool) -> World {
         let state = Mutex::new(State { env, ports: Vec::new() });
-        let (start, waiting, populated) = (Instant::now(), AtomicUsize::new(0), Condvar::new());
-        World { inner: Arc::new(Inner { number, threaded, start, waiting, populated, state }) }
+        let (start, waiting, awake) = (Instant::now(), AtomicUsize::new(0), Condvar::new());
+        World { inner: Arc::new(Inner { number, threaded, start, waiting, awake, state }) }
     }
 
     /// The stepped world with this number, if it still exists.
@@ -158,7 +167,7 @@ impl World {
             } else {
                 state.ports[id] = port;
             }
-            self.inner.populated.notify_all();
+            self.inner.awake.notify_all();
             id
         })
     }
@@ -420,15 +429,16 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread of the shared world.
-    fn play(&self) {
+    /// The thread of a world in real time; it ends when nobody else has the world any more.
+    fn play(world: &Weak<Inner>) {
         let (mut idle, mut nap) = (0, NAP);
-        loop {
-            let mut state = self.lock();
-            while state.ports.iter().all(Option::is_none) {
-                state = self.populated.wait(state).unwrap_or_else(PoisonError::into_inner);
+        while let Some(this) = world.upgrade() {
+            let mut state = this.lock();
+            if state.ports.iter().all(Option::is_none) {
+                this.sleep(state, EMPTY);
+                continue;
             }
-            state.env.now = self.start.elapsed();
+            state.env.now = this.start.elapsed();
             let busy = state.round();
             drop(state);
             if busy {
@@ -437,7 +447,7 @@ impl Inner {
                 idle += 1;
             }
             if idle >= PATIENCE {
-                thread::sleep(nap);
+                this.sleep(this.lock(), nap);
                 nap = (nap * 2).min(NAP_MAX);
             } else if idle >= SPINS {
                 thread::yield_now();
@@ -446,11 +456,16 @@ impl Inner {
             }
             // Let in who waits: the lock is not fair, and this thread would have it again before the other woke up.
             for _ in 0..COURTESY {
-                if self.waiting.load(Ordering::Relaxed) == 0 {
+                if this.waiting.load(Ordering::Relaxed) == 0 {
                     break;
                 }
                 thread::yield_now();
             }
         }
+    }
+
+    /// Lets go of the lock until there may be work, at most for `time`.
+    fn sleep(&self, state: MutexGuard<'_, State>, time: Duration) {
+        drop(self.awake.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner));
     }
 }
