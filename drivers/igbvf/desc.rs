@@ -6,7 +6,7 @@
 //! dword 3 in its high half, and everything here is pure arithmetic without tables or memory.
 
 use crate::mem::{Checksum, L4, PacketType, RxInfo, TxInfo};
-use crate::ring::{RxFormat, TxFormat};
+use crate::ring::{MAX_WORDS, RxFormat, TxFormat};
 
 /// Receive format: 16-byte advanced descriptors, one buffer each (fact sheet igbvf 4.1 to 4.4).
 #[derive(Debug)]
@@ -87,7 +87,7 @@ unsafe impl RxFormat for IgbRx {
     type Quirks = Quirks;
 
     #[inline(always)]
-    fn info(word0: u64, status: u64, quirks: Quirks) -> RxInfo {
+    fn info(&[word0, status, ..]: &[u64; MAX_WORDS], quirks: Quirks) -> RxInfo {
         let types = if word0 & rx::TYPE_ETQF == 0 { (word0 >> rx::TYPE_SHIFT) as u16 } else { 0 };
         let tag = (status >> rx::VLAN_SHIFT) as u16;
         let swap = quirks.big_endian_loopback_tag & (status & rx::LB != 0);
@@ -190,7 +190,7 @@ unsafe impl TxFormat for IgbTx {
     }
 
     #[inline]
-    fn context(info: &TxInfo, context: u8) -> Option<[u64; 2]> {
+    fn context(info: &TxInfo, _: u32, context: u8) -> Option<[u64; 2]> {
         let tso = info.tso_mss != 0;
         let base = tx::DTYP_CONTEXT | tx::DEXT | u64::from(context & 1) << tx::IDX_SHIFT;
         let tag = u64::from(info.vlan_tci.unwrap_or(0)) << tx::VLAN_SHIFT;
@@ -297,25 +297,25 @@ mod tests {
     fn checksum_offload_descriptors_match_the_sheet() {
         let info = TxInfo { l2_len: 14, l3_len: 20, l4_len: 8, ip_checksum: true, l4: L4::Udp, ..TxInfo::default() };
         // 4.6: IPLEN 20, MACLEN 14 at 15:9; IPv4 bit 10, L4T 0, DTYP 2, DEXT; L4LEN 8 at 15:8.
-        assert_eq!(IgbTx::context(&info, 0), Some([14 << 9 | 20, word(0x2020_0400, 8 << 8)]));
-        assert_eq!(IgbTx::context(&info, 1), Some([14 << 9 | 20, word(0x2020_0400, 8 << 8 | 1 << 4)]));
+        assert_eq!(IgbTx::context(&info, 0, 0), Some([14 << 9 | 20, word(0x2020_0400, 8 << 8)]));
+        assert_eq!(IgbTx::context(&info, 0, 1), Some([14 << 9 | 20, word(0x2020_0400, 8 << 8 | 1 << 4)]));
         // 4.5: IXSM 8, TXSM 9, IDX 6:4 of dword 3.
         assert_eq!(
             IgbTx::data_offload(0x1000, 64, 64, true, true, &info, 1),
             [0x1000, word(0x2B30_0040, 64 << 14 | 1 << 9 | 1 << 8 | 1 << 4)]
         );
         let v6 = TxInfo { l3_len: 40, ip_checksum: false, ipv6: true, l4: L4::Sctp, l4_len: 12, ..info };
-        assert_eq!(IgbTx::context(&v6, 0), Some([14 << 9 | 40, word(0x2020_1000, 12 << 8)]));
+        assert_eq!(IgbTx::context(&v6, 0, 0), Some([14 << 9 | 40, word(0x2020_1000, 12 << 8)]));
         assert_eq!(IgbTx::data_offload(0, 64, 64, true, false, &v6, 0)[1], word(0x2330_0040, 64 << 14 | 1 << 9));
         let ip_only = TxInfo { l4: L4::None, l4_len: 0, ..info };
-        assert_eq!(IgbTx::context(&ip_only, 0), Some([14 << 9 | 20, word(0x2020_1C00, 0)]));
+        assert_eq!(IgbTx::context(&ip_only, 0, 0), Some([14 << 9 | 20, word(0x2020_1C00, 0)]));
         assert_eq!(IgbTx::data_offload(0, 64, 64, true, false, &ip_only, 0)[1], word(0x2330_0040, 64 << 14 | 1 << 8));
     }
 
     #[test]
     fn vlan_insertion_needs_no_header_lengths() {
         let info = TxInfo { vlan_tci: Some(0xE064), ..TxInfo::default() };
-        assert_eq!(IgbTx::context(&info, 0), Some([0xE064 << 16 | 14 << 9, word(0x2020_1800, 0)]));
+        assert_eq!(IgbTx::context(&info, 0, 0), Some([0xE064 << 16 | 14 << 9, word(0x2020_1800, 0)]));
         assert_eq!(IgbTx::data_offload(0, 60, 60, true, true, &info, 0)[1], word(0x6B30_003C, 60 << 14));
     }
 
@@ -330,14 +330,14 @@ mod tests {
             ip_checksum: true,
             ..TxInfo::default()
         };
-        assert_eq!(IgbTx::context(&info, 0), Some([18 << 9 | 20, word(0x2020_0C00, 1448 << 16 | 32 << 8)]));
+        assert_eq!(IgbTx::context(&info, 0, 0), Some([18 << 9 | 20, word(0x2020_0C00, 1448 << 16 | 32 << 8)]));
         assert_eq!(
             IgbTx::data_offload(0, 2048, 9070, false, false, &info, 0)[1],
             word(0xA230_0800, 9000 << 14 | 1 << 9 | 1 << 8)
         );
         // TSO implies both checksums; IPv6 has only the one.
         let implied = TxInfo { l4: L4::None, ip_checksum: false, ..info };
-        assert_eq!(IgbTx::context(&implied, 0), IgbTx::context(&info, 0));
+        assert_eq!(IgbTx::context(&implied, 0, 0), IgbTx::context(&info, 0, 0));
         assert_eq!(
             IgbTx::data_offload(0, 9, 9070, true, true, &implied, 0),
             IgbTx::data_offload(0, 9, 9070, true, true, &info, 0)
@@ -361,7 +361,7 @@ mod tests {
             TxInfo { l3_len: 511, ..csum },
             TxInfo { tso_mss: 9216, l4_len: 60, l3_len: 438, ..tso },
         ] {
-            assert!(IgbTx::context(&good, 0).is_some(), "{good:?}");
+            assert!(IgbTx::context(&good, 0, 0).is_some(), "{good:?}");
         }
         for bad in [
             TxInfo { l2_len: 128, ..csum },
@@ -377,7 +377,7 @@ mod tests {
             TxInfo { l4: L4::Udp, ..tso },
             TxInfo { l4: L4::Sctp, ..tso },
         ] {
-            assert_eq!(IgbTx::context(&bad, 0), None, "{bad:?}");
+            assert_eq!(IgbTx::context(&bad, 0, 0), None, "{bad:?}");
         }
     }
 
@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(IgbRx::len(status), 1500);
         assert_eq!(status & IgbRx::DONE, 1);
         assert_ne!(status & IgbRx::LAST, 0);
-        let info = IgbRx::info(0xDEAD_BEEF_0000_0111, status, plain);
+        let info = IgbRx::info(&[0xDEAD_BEEF_0000_0111, status, 0, 0], plain);
         assert_eq!(
             info,
             RxInfo {
@@ -409,15 +409,15 @@ mod tests {
             }
         );
         // Errors: L4 at 29, IP at 30 (one lower than on ixgbe); a verdict only where the NIC looked.
-        assert_eq!(IgbRx::info(0, word(0x2000_0063, 0), plain).l4_checksum, Checksum::Bad);
-        assert_eq!(IgbRx::info(0, word(0x2000_0063, 0), plain).ip_checksum, Checksum::Good);
-        assert_eq!(IgbRx::info(0, word(0x4000_0063, 0), plain).ip_checksum, Checksum::Bad);
-        assert_eq!(IgbRx::info(0, word(0x6000_0003, 0), plain), RxInfo::default());
+        assert_eq!(IgbRx::info(&[0, word(0x2000_0063, 0), 0, 0], plain).l4_checksum, Checksum::Bad);
+        assert_eq!(IgbRx::info(&[0, word(0x2000_0063, 0), 0, 0], plain).ip_checksum, Checksum::Good);
+        assert_eq!(IgbRx::info(&[0, word(0x4000_0063, 0), 0, 0], plain).ip_checksum, Checksum::Bad);
+        assert_eq!(IgbRx::info(&[0, word(0x6000_0003, 0), 0, 0], plain), RxInfo::default());
         // RSS type 0: dword 1 is the IP identification.
-        assert_eq!(IgbRx::info(0x1234_5678_0000_0050, status, plain).hash, None);
+        assert_eq!(IgbRx::info(&[0x1234_5678_0000_0050, status, 0, 0], plain).hash, None);
         // ETQF match: the other type bits mean nothing. HDR_LEN and SPH are not types.
-        assert_eq!(IgbRx::info(0x8110, status, plain).packet_type, PacketType::empty());
-        assert_eq!(IgbRx::info(0xFFE0_0400, status, plain).packet_type, PacketType::SCTP);
+        assert_eq!(IgbRx::info(&[0x8110, status, 0, 0], plain).packet_type, PacketType::empty());
+        assert_eq!(IgbRx::info(&[0xFFE0_0400, status, 0, 0], plain).packet_type, PacketType::SCTP);
     }
 
     #[test]
@@ -433,9 +433,9 @@ mod tests {
         let i350 = Quirks { big_endian_loopback_tag: true };
         let wire = word(0x0B, 0xE064 << 16 | 64);
         let loopback = word(0x4_000B, 0x64E0 << 16 | 64);
-        assert_eq!(IgbRx::info(0, wire, i350).vlan_tci, Some(0xE064));
-        assert_eq!(IgbRx::info(0, loopback, i350).vlan_tci, Some(0xE064));
-        assert_eq!(IgbRx::info(0, loopback, Quirks::default()).vlan_tci, Some(0x64E0));
-        assert_eq!(IgbRx::info(0, word(0x03, 0xE064 << 16), i350).vlan_tci, None);
+        assert_eq!(IgbRx::info(&[0, wire, 0, 0], i350).vlan_tci, Some(0xE064));
+        assert_eq!(IgbRx::info(&[0, loopback, 0, 0], i350).vlan_tci, Some(0xE064));
+        assert_eq!(IgbRx::info(&[0, loopback, 0, 0], Quirks::default()).vlan_tci, Some(0x64E0));
+        assert_eq!(IgbRx::info(&[0, word(0x03, 0xE064 << 16), 0, 0], i350).vlan_tci, None);
     }
 }

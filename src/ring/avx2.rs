@@ -40,7 +40,7 @@ impl Proof {
 
 /// True where the loops below fit the format.
 pub(super) const fn fits<F: RxFormat>() -> bool {
-    F::WORDS == 2 && F::STATUS == 1
+    F::WORDS == 2 && F::STATUS == 1 && F::LEN_WORD == 1
 }
 
 /// As [`kernel::rx_groups`], for formats that [`fits`] accepts.
@@ -138,7 +138,7 @@ unsafe fn rx<F: RxFormat, const INFO: bool>(run: RxRun<'_>, quirks: F::Quirks) -
                 // Word 0 may have been loaded before the status that shows it complete, so it is loaded now.
                 // SAFETY: as above.
                 let word0 = unsafe { words.load((group * GROUP + i) * F::WORDS) };
-                *info = F::info(word0, loaded[1], quirks);
+                *info = F::info(&[word0, loaded[1], 0, 0], quirks);
             }
         }
         for half in 0..2 {

@@ -5,6 +5,9 @@
 
 use crate::mem::{RxInfo, TxInfo};
 
+/// Most words that a descriptor has.
+pub(crate) const MAX_WORDS: usize = 4;
+
 /// A receive descriptor format: `WORDS` little-endian 64-bit words.
 ///
 /// Word 0 takes the buffer's address, all others are written 0 when a descriptor is armed.
@@ -17,8 +20,10 @@ use crate::mem::{RxInfo, TxInfo};
 pub unsafe trait RxFormat: Send + 'static {
     /// Words of a descriptor: 2 or 4.
     const WORDS: usize;
-    /// The word with the status bits and the length.
+    /// The word with the status bits.
     const STATUS: usize;
+    /// The word with the length.
+    const LEN_WORD: usize = Self::STATUS;
     /// Descriptor done, in word `STATUS`.
     const DONE: u64;
     /// End of packet, in word `STATUS`.
@@ -28,18 +33,21 @@ pub unsafe trait RxFormat: Send + 'static {
     /// State of the format that depends on the part (byte order quirks).
     type Quirks: Copy + Send + 'static;
 
-    /// Lowest bit of the length, in word `STATUS`.
+    /// Lowest bit of the length, in word `LEN_WORD`.
     const LEN_SHIFT: u32;
     /// Bits of the length, at most 16.
     const LEN_BITS: u32;
+    /// The device heeds tails that are multiples of this alone, a power of two that divides every ring.
+    const TAIL_MULTIPLE: u32 = 1;
 
-    /// Bytes in this buffer. The length of two status words ORed is the OR of their lengths, which the ring relies on.
+    /// Bytes in this buffer, from word `LEN_WORD`. The length of two such words ORed is the OR of their lengths, which the
+    /// ring relies on.
     #[inline(always)]
-    fn len(status: u64) -> u32 {
-        (status >> Self::LEN_SHIFT) as u32 & ((1 << Self::LEN_BITS) - 1)
+    fn len(word: u64) -> u32 {
+        (word >> Self::LEN_SHIFT) as u32 & ((1 << Self::LEN_BITS) - 1)
     }
-    /// The metadata, from word 0 and the status word of the packet's last descriptor.
-    fn info(word0: u64, status: u64, quirks: Self::Quirks) -> RxInfo;
+    /// The metadata, from the words of the packet's last descriptor; those beyond `WORDS` are 0.
+    fn info(words: &[u64; MAX_WORDS], quirks: Self::Quirks) -> RxInfo;
 }
 
 /// A transmit descriptor format of two little-endian 64-bit words.
@@ -58,6 +66,8 @@ pub unsafe trait TxFormat: Send + 'static {
     const PLAIN_CONTEXT: Option<[u64; 2]> = None;
     /// Second word of `data(_, 0, 0, true, false)`.
     const WHOLE: u64;
+    /// Most segments count for every frame that the device cuts out of one with TSO, headers included, not for the whole.
+    const SEGMENTS_PER_CUT: bool = false;
     /// What each byte of a whole frame adds to it: a 1 at the place of every length field.
     const WHOLE_PER_BYTE: u64;
 
@@ -71,8 +81,14 @@ pub unsafe trait TxFormat: Send + 'static {
     }
     /// The same with offloads: refers to what `context` loads under the number `context`. For TSO, `total` still is the whole frame.
     fn data_offload(iova: u64, len: u32, total: u32, last: bool, report: bool, info: &TxInfo, context: u8) -> [u64; 2];
-    /// The context descriptor for these offloads, or `None` when the hardware cannot do what is asked.
-    fn context(info: &TxInfo, context: u8) -> Option<[u64; 2]>;
+    /// The context descriptor for these offloads of a frame of `total` bytes, or `None` when the hardware cannot do what
+    /// is asked. Formats whose queues remember contexts make it of `info` alone.
+    fn context(info: &TxInfo, total: u32, context: u8) -> Option<[u64; 2]>;
+    /// Does a frame with these offloads need a context at all? `context` is asked in any case.
+    #[inline(always)]
+    fn needs_context(_: &TxInfo) -> bool {
+        true
+    }
     /// Asks for a completion report, on the second word of a frame's last descriptor.
     fn with_report(word1: u64) -> u64;
     /// True when the device reported completion in the second word.

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{Ordering, fence};
 
 use super::descriptors::Words;
-use super::format::{RxFormat, TxFormat};
+use super::format::{MAX_WORDS, RxFormat, TxFormat};
 use crate::mem::{PacketBuf, RxInfo};
 
 /// Descriptors handled in one straight line.
@@ -83,22 +83,37 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
             let word = unsafe { words.load(at + i * F::WORDS + F::STATUS) };
             all &= word;
             any |= word;
-            // A place that is written but not counted is nobody's; so is one that is written in part.
-            PacketBuf::write_len(&mut places[i], F::len(word) as u16);
+            if F::LEN_WORD == F::STATUS {
+                // A place that is written but not counted is nobody's; so is one that is written in part.
+                PacketBuf::write_len(&mut places[i], F::len(word) as u16);
+            }
             if INFO {
                 status[i] = word;
             }
         }
-        if !plain::<F>(all, any, limit) {
+        if !plain::<F>(all, any) || F::LEN_WORD == F::STATUS && F::len(any) > limit {
             return group;
         }
         // The loads above saw DONE; what the device wrote before it is visible after this.
         fence(Ordering::Acquire);
+        if F::LEN_WORD != F::STATUS {
+            let mut any = 0;
+            for (i, place) in places.iter_mut().enumerate() {
+                // SAFETY: as above.
+                let word = unsafe { words.load(at + i * F::WORDS + F::LEN_WORD) };
+                any |= word;
+                PacketBuf::write_len(place, F::len(word) as u16);
+            }
+            if F::len(any) > limit {
+                return group;
+            }
+        }
         if INFO {
             let infos = infos.iter_mut().skip(group * GROUP).take(GROUP);
             for (i, (info, status)) in infos.zip(status).enumerate() {
                 // SAFETY: as above.
-                *info = F::info(unsafe { words.load(at + i * F::WORDS) }, status, quirks);
+                *info =
+                    F::info(&all_words::<F>(status, |word| unsafe { words.load(at + i * F::WORDS + word) }), quirks);
             }
         }
         for i in 0..GROUP {
@@ -122,14 +137,25 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
     count
 }
 
-/// Is every one of a group's status words, whose AND and OR these are, a whole good frame that fits its buffer?
+/// Is every one of a group's status words, whose AND and OR these are, a whole good frame? That each fits its buffer is for
+/// the union of their lengths to say.
 ///
 /// No length has a bit that the union lacks, so where the union fits the buffer every one does. (Frames that fill more than
 /// half of a buffer whose size is no power of two may fail this, and come one by one.)
 #[inline(always)]
-fn plain<F: RxFormat>(all: u64, any: u64, limit: u32) -> bool {
+fn plain<F: RxFormat>(all: u64, any: u64) -> bool {
     let whole = F::DONE | F::LAST;
-    all & whole == whole && any & F::ERROR == 0 && F::len(any) <= limit
+    all & whole == whole && any & F::ERROR == 0
+}
+
+/// The words of a descriptor that was seen done: the status word as it was seen, and the others as `load` has them.
+#[inline(always)]
+pub(super) fn all_words<F: RxFormat>(status: u64, load: impl Fn(usize) -> u64) -> [u64; MAX_WORDS] {
+    let mut words = [0; MAX_WORDS];
+    for (word, value) in words.iter_mut().enumerate().take(F::WORDS) {
+        *value = if word == F::STATUS { status } else { load(word) };
+    }
+    words
 }
 
 /// A run of transmit descriptors.

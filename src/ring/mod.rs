@@ -17,6 +17,7 @@ mod state;
 mod tests;
 mod tx;
 
+pub(crate) use format::MAX_WORDS;
 pub use format::{RxFormat, TxFormat};
 pub use rx::{RxQueue, RxQueueStats};
 pub use state::PortState;

@@ -6,7 +6,7 @@
 //! and its length fits the buffer, and in the same step its slot gets another buffer. With no buffer to replace it, a
 //! packet stays in the ring.
 //!
-//! A burst touches one state word, the descriptors it takes (16 bytes each), their slots (4 bytes each), the cache's
+//! A burst touches one state word, the descriptors it takes (16 or 32 bytes each), their slots (4 bytes each), the cache's
 //! stock and the burst; never the packets.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,7 +16,7 @@ use std::time::Duration;
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
 use super::descriptors::Descriptors;
-use super::format::RxFormat;
+use super::format::{MAX_WORDS, RxFormat};
 use super::kernel::{self, GROUP, Kernel, RxRun};
 use super::link::{Count, InFlight, QueueLink};
 use super::state::Turn;
@@ -185,11 +185,13 @@ impl<F: RxFormat> RxQueue<F> {
         got
     }
 
-    /// Tells the device of every descriptor but the one before `next`, so that a full ring is not an empty one.
+    /// Tells the device of every descriptor but the one before `next`, so that a full ring is not an empty one, as far as
+    /// its tail can say.
     #[inline(always)]
     fn announce(&mut self) {
         let size = self.slots.len() as u32;
-        self.parts.tail.ring(if self.next == 0 { size - 1 } else { self.next - 1 });
+        let last = if self.next == 0 { size - 1 } else { self.next - 1 };
+        self.parts.tail.ring(last & !(F::TAIL_MULTIPLE - 1));
         self.unannounced = 0;
     }
 
@@ -269,14 +271,16 @@ impl<F: RxFormat> RxQueue<F> {
             return false;
         }
         // SAFETY: as above.
-        let word0 = if INFO { unsafe { self.parts.ring.load(at) } } else { 0 };
+        let load = |word| unsafe { self.parts.ring.load(at + word) };
+        // Before the descriptor is armed again.
+        let words = if INFO { kernel::all_words::<F>(status, load) } else { [0; MAX_WORDS] };
+        let len = F::len(if F::LEN_WORD == F::STATUS { status } else { load(F::LEN_WORD) });
         let Some(&fresh) = cache.take(1).first() else { return false };
         let Some(slot) = self.slots.get_mut(self.next as usize) else { return false };
         let index = std::mem::replace(slot, fresh);
         self.arm(self.next as usize, fresh);
         self.advance(1);
 
-        let len = F::len(status);
         let simple = status & (F::LAST | F::ERROR) == F::LAST
             && len <= u32::from(self.parts.buffer_len)
             && self.partial.is_none()
@@ -293,7 +297,7 @@ impl<F: RxFormat> RxQueue<F> {
             // `receive` checked that there is room; without it the packet would drop and its buffer go home.
             let _ = burst.push(packet);
             if INFO {
-                burst.set_last_rx_info(F::info(word0, status, self.quirks));
+                burst.set_last_rx_info(F::info(&words, self.quirks));
             }
         }
         true

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use super::tx::segments_per_cut;
 use super::*;
 use crate::mem::{Burst, DmaTarget, HugeRegion, Mempool, PacketBuf, Pages, PoolCache, RxInfo, TxInfo};
 use crate::mmio::Doorbell;
@@ -36,8 +37,28 @@ unsafe impl RxFormat for Toy {
     const LEN_SHIFT: u32 = 32;
     const LEN_BITS: u32 = 16;
     type Quirks = ();
-    fn info(word0: u64, _: u64, (): ()) -> RxInfo {
-        RxInfo { hash: Some(word0 as u32), ..Default::default() }
+    fn info(words: &[u64; MAX_WORDS], (): ()) -> RxInfo {
+        RxInfo { hash: Some(words[0] as u32), ..Default::default() }
+    }
+}
+
+/// A device with descriptors of four words, the length apart from the status, that takes tails in eights.
+enum Wide {}
+
+// SAFETY: as `Toy`.
+unsafe impl RxFormat for Wide {
+    const WORDS: usize = 4;
+    const STATUS: usize = 1;
+    const LEN_WORD: usize = 0;
+    const DONE: u64 = DONE;
+    const LAST: u64 = LAST;
+    const ERROR: u64 = ERROR;
+    const LEN_SHIFT: u32 = 32;
+    const LEN_BITS: u32 = 14;
+    const TAIL_MULTIPLE: u32 = 8;
+    type Quirks = ();
+    fn info(words: &[u64; MAX_WORDS], (): ()) -> RxInfo {
+        RxInfo { hash: Some(words[3] as u32), ..Default::default() }
     }
 }
 
@@ -54,7 +75,7 @@ unsafe impl TxFormat for Toy {
         let [a, b] = Self::data(iova, len, total, last, report);
         [a, b | u64::from(context + 1) << 8]
     }
-    fn context(info: &TxInfo, context: u8) -> Option<[u64; 2]> {
+    fn context(info: &TxInfo, _: u32, context: u8) -> Option<[u64; 2]> {
         (info.l2_len <= 127).then_some([u64::from(info.tso_mss), CONTEXT | u64::from(context + 1) << 8])
     }
     fn with_report(word1: u64) -> u64 {
@@ -84,8 +105,8 @@ unsafe impl TxFormat for Wary {
     fn data_offload(iova: u64, len: u32, total: u32, last: bool, report: bool, info: &TxInfo, _: u8) -> [u64; 2] {
         Toy::data_offload(iova, len, total, last, report, info, 1)
     }
-    fn context(info: &TxInfo, _: u8) -> Option<[u64; 2]> {
-        Toy::context(info, 1)
+    fn context(info: &TxInfo, _: u32, _: u8) -> Option<[u64; 2]> {
+        Toy::context(info, 0, 1)
     }
     fn with_report(word1: u64) -> u64 {
         Toy::with_report(word1)
@@ -104,6 +125,8 @@ struct Bench {
     gate: Arc<CachePadded<Gate>>,
     head: usize,
     kernel: Kernel,
+    /// Words of a descriptor.
+    words: usize,
 }
 
 struct Model;
@@ -122,11 +145,12 @@ fn pool(buffers: u32) -> Mempool {
 
 impl Bench {
     fn new(size: usize) -> Bench {
-        let region = Arc::new(HugeRegion::allocate(size * 16, Pages::Ordinary, None).unwrap());
+        let region = Arc::new(HugeRegion::allocate(size * 32, Pages::Ordinary, None).unwrap());
         let shared = Arc::new(Shared::new());
         let gate = Arc::new(CachePadded::new(Gate::new()));
         gate.enable(shared.word.load());
-        Bench { region, size, cell: Arc::new(AtomicU32::new(0)), shared, gate, head: 0, kernel: Kernel::best(true) }
+        let (cell, kernel) = (Arc::new(AtomicU32::new(0)), Kernel::best(true));
+        Bench { region, size, cell, shared, gate, head: 0, kernel, words: 2 }
     }
 
     fn doorbell(&self) -> Doorbell {
@@ -136,7 +160,7 @@ impl Bench {
 
     fn word(&self, descriptor: usize, word: usize) -> &AtomicU64 {
         assert!(descriptor < self.size);
-        let at = self.region.addr() + descriptor * 16 + word * 8;
+        let at = self.region.addr() + (descriptor * self.words + word) * 8;
         // SAFETY: inside the region (asserted), aligned, and only ever used as atomics.
         unsafe { &*std::ptr::with_exposed_provenance::<AtomicU64>(at) }
     }
@@ -149,11 +173,12 @@ impl Bench {
         (self.tail() + self.size - self.head) % self.size
     }
 
-    fn rx(&self, pool: &Mempool, want_info: bool) -> RxQueue<Toy> {
+    fn rx<F: RxFormat<Quirks = ()>>(&mut self, pool: &Mempool, want_info: bool) -> RxQueue<F> {
+        self.words = F::WORDS;
         let parts = RxParts {
             number: 0,
             link: QueueLink::new(self.shared.clone(), self.gate.clone()),
-            ring: Descriptors::new(self.region.clone(), 0, self.size * 2).unwrap(),
+            ring: Descriptors::new(self.region.clone(), 0, self.size * F::WORDS).unwrap(),
             size: self.size as u16,
             tail: self.doorbell(),
             pool: pool.handle().clone(),
@@ -190,12 +215,22 @@ impl Bench {
             return false;
         }
         let iova = self.word(self.head, 0).load(Ordering::Relaxed);
-        assert_eq!(self.word(self.head, 1).load(Ordering::Relaxed), 0, "an armed descriptor has no status");
+        for word in 1..self.words {
+            assert_eq!(self.word(self.head, word).load(Ordering::Relaxed), 0, "an armed descriptor is clear");
+        }
         let at = std::ptr::with_exposed_provenance_mut::<u8>(iova.wrapping_sub(DELTA) as usize);
         // SAFETY: the driver gave this buffer of 1024 bytes to the device; `data` is at most that.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), at, data.len()) };
-        self.word(self.head, 0).store(0xdead, Ordering::Relaxed);
-        self.word(self.head, 1).store((data.len() as u64 + lie) << 32 | flags | DONE, Ordering::Release);
+        let len = (data.len() as u64 + lie) << 32;
+        if self.words == 2 {
+            self.word(self.head, 0).store(0xdead, Ordering::Relaxed);
+            self.word(self.head, 1).store(len | flags | DONE, Ordering::Release);
+        } else {
+            assert!(self.tail().is_multiple_of(8));
+            self.word(self.head, 3).store(0xdead, Ordering::Relaxed);
+            self.word(self.head, 0).store(len, Ordering::Relaxed);
+            self.word(self.head, 1).store(flags | DONE, Ordering::Release);
+        }
         self.head = (self.head + 1) % self.size;
         true
     }
@@ -257,6 +292,15 @@ fn frame(dice: &mut Dice, len: usize) -> Vec<u8> {
 
 #[test]
 fn received_frames_are_those_sent_in_order() {
+    receive_by::<Toy>();
+}
+
+#[test]
+fn received_frames_are_those_sent_in_order_by_descriptors_of_four_words() {
+    receive_by::<Wide>();
+}
+
+fn receive_by<F: RxFormat<Quirks = ()>>() {
     for (seed, vector) in (1..=SEEDS).flat_map(|seed| [(seed, false), (seed, true)]) {
         println!("seed {seed}, vector {vector}");
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -265,7 +309,7 @@ fn received_frames_are_those_sent_in_order() {
         let pool = pool(size as u32 + 64 + dice.roll(400) as u32);
         let mut bench = Bench::new(size);
         bench.kernel = Kernel::best(vector);
-        let mut rx = bench.rx(&pool, want_info);
+        let mut rx = bench.rx::<F>(&pool, want_info);
         let mut cache = pool.cache();
         let mut held = Burst::with_limit(512).unwrap();
         let mut oracle: VecDeque<Vec<u8>> = VecDeque::new();
@@ -456,7 +500,7 @@ fn sent_frames_are_those_given_in_order_and_every_buffer_comes_back() {
 fn a_packet_stays_in_the_ring_when_the_pool_is_empty() {
     let pool = pool(64);
     let mut bench = Bench::new(64);
-    let mut rx = bench.rx(&pool, false);
+    let mut rx = bench.rx::<Toy>(&pool, false);
     let (mut cache, mut burst) = (pool.cache(), Burst::new());
     assert_eq!(rx.burst(&mut cache, &mut burst), 0);
     assert!(bench.receive(&[7; 100], LAST, 0));
@@ -470,7 +514,7 @@ fn a_packet_stays_in_the_ring_when_the_pool_is_empty() {
 fn a_frame_without_an_end_is_given_up_before_it_takes_the_pool() {
     let pool = pool(32 + 64);
     let mut bench = Bench::new(32);
-    let mut rx = bench.rx(&pool, false);
+    let mut rx = bench.rx::<Toy>(&pool, false);
     let (mut cache, mut burst) = (pool.cache(), Burst::new());
     assert_eq!(rx.burst(&mut cache, &mut burst), 0);
     for len in [1024, 0, 1] {
@@ -503,7 +547,7 @@ fn a_frame_without_an_end_is_given_up_before_it_takes_the_pool() {
 fn a_cache_of_another_pool_is_refused() {
     let (a, b) = (pool(200), pool(200));
     let mut bench = Bench::new(32);
-    let mut rx = bench.rx(&a, false);
+    let mut rx = bench.rx::<Toy>(&a, false);
     let mut burst = Burst::new();
     assert_eq!(rx.burst(&mut a.cache(), &mut burst), 0);
     assert!(bench.receive(&[7; 100], LAST, 0));
@@ -546,6 +590,21 @@ fn segments_longer_than_the_mtu_are_refused() {
     drop((tx, cache));
     bench.close();
     assert_eq!(pool.available(), 200);
+}
+
+#[test]
+fn segments_of_each_cut_are_those_of_headers_and_payload() {
+    let of = |lens: &[usize], headers, mss| segments_per_cut(lens.iter().copied(), headers, mss);
+    assert_eq!(of(&[54, 1460], 54, 1460), 2);
+    assert_eq!(of(&[1514], 54, 1460), 2, "headers and payload in one buffer count twice");
+    assert_eq!(of(&[20, 34, 1460], 54, 1460), 3);
+    // 1000 bytes over pieces of 300: at worst the end of one, three whole ones and the start of another.
+    assert_eq!(of(&[[54, 50].as_slice(), &[300; 40]].concat(), 54, 1000), 1 + 5);
+    assert_eq!(of(&[[54].as_slice(), &[250; 40]].concat(), 54, 1000), 1 + 4);
+    assert_eq!(of(&[[54].as_slice(), &[100; 40]].concat(), 54, 1000), 1 + 10);
+    // Many cuts in one piece, the last of them shared with the next.
+    assert_eq!(of(&[54, 10_500, 200, 200, 200], 54, 1000), 1 + 4);
+    assert_eq!(of(&[0], 0, 0), 0);
 }
 
 #[test]

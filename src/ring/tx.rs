@@ -421,16 +421,22 @@ impl<F: TxFormat> TxQueue<F> {
         if total < headers(info) || tso && headers(info) - 1 + usize::from(info.tso_mss) > max_frame {
             return Err(Refusal::BadOffload);
         }
+        let most = u32::from(self.parts.max_segments);
+        let cut = || {
+            let lens = std::iter::once(packet.len()).chain(packet.links().map(|link| usize::from(link.len)));
+            segments_per_cut(lens, headers(info) - 1, info.tso_mss.into())
+        };
+        let too_many = segments > most && !(F::SEGMENTS_PER_CUT && tso && cut() <= most);
         // Up to `mark_step` - 1 descriptors may wait without a report, for ever if nothing follows: what does not fit
         // beside them and a context would never be sent.
-        if segments > u32::from(self.parts.max_segments) || segments + self.mark_step > self.slots.len() as u32 - 1 {
+        if too_many || segments + self.mark_step > self.slots.len() as u32 - 1 {
             return Err(Refusal::TooManySegments);
         }
         // Every buffer holds that much.
         if total < MIN_FRAME as usize && !tso && packet.pad(MIN_FRAME as usize - total) {
             total = MIN_FRAME as usize;
         }
-        let context = if info.is_plain() { None } else { Some(self.find_context(info)?) };
+        let context = if info.is_plain() { None } else { Some(self.find_context(info, total as u32)?) };
         let descriptors = segments + u32::from(matches!(context, Some((_, Some(_)))));
         if descriptors > self.slots.len() as u32 - 1 - self.in_flight {
             return Err(Refusal::Full);
@@ -439,14 +445,15 @@ impl<F: TxFormat> TxQueue<F> {
     }
 
     /// The context slot to use, and the descriptor that loads it if it is not loaded with this already.
-    fn find_context(&self, info: &TxInfo) -> Result<(u8, Option<[u64; 2]>), Refusal> {
+    fn find_context(&self, info: &TxInfo, total: u32) -> Result<(u8, Option<[u64; 2]>), Refusal> {
         let slots = F::CONTEXTS.clamp(1, self.contexts.len());
         let loaded = self.contexts.iter().take(slots).position(|c| c.as_ref() == Some(info));
         if let Some(slot) = loaded.filter(|_| F::CONTEXTS > 0) {
             return Ok((slot as u8, None));
         }
         let slot = self.next_context % slots as u8;
-        F::context(info, slot).map(|words| (slot, Some(words))).ok_or(Refusal::BadOffload)
+        let words = F::context(info, total, slot).ok_or(Refusal::BadOffload)?;
+        Ok((slot, F::needs_context(info).then_some(words)))
     }
 
     /// Writes a packet that `plan` has passed.
@@ -563,6 +570,33 @@ fn headers(info: &TxInfo) -> usize {
         L4::None if info.ip_checksum => ip,
         L4::None => 0,
     }
+}
+
+/// Most buffers that hold the headers and the payload of one of the frames that TSO cuts: those with a part of the headers,
+/// and those with a part of its payload. One with both counts twice.
+pub(super) fn segments_per_cut(lens: impl Iterator<Item = usize>, mut headers: usize, mss: usize) -> u32 {
+    let (mut with_headers, mut with_payload, mut room, mut worst) = (0, 0, mss, 0);
+    for mut len in lens {
+        if headers > 0 {
+            with_headers += 1;
+            let here = len.min(headers);
+            headers -= here;
+            len -= here;
+        }
+        if len == 0 {
+            continue;
+        }
+        with_payload += 1;
+        worst = worst.max(with_headers + with_payload);
+        if len < room {
+            room -= len;
+        } else {
+            // Frames that lie in this buffer alone are no worse.
+            let over = (len - room).checked_rem(mss).unwrap_or(0);
+            (with_payload, room) = (u32::from(over > 0), mss - over);
+        }
+    }
+    worst
 }
 
 /// A packet that can be sent.
