@@ -62,6 +62,9 @@ mod event;
 mod mem;
 mod mmio;
 pub mod pci;
+#[cfg(feature = "plugin")]
+pub mod plugin;
+mod pod;
 mod port;
 mod ring;
 mod spec;
@@ -76,6 +79,7 @@ pub use mem::{
     MempoolBuilder, PacketBuf, PacketType, Pages, PoolCache, RxInfo, TxInfo,
 };
 pub use mmio::PciId;
+pub use pod::{HugepageLimit, PodDevices};
 pub use port::{
     Control, Counters, DEFAULT_MTU, DEFAULT_RING, Link, Port, PortConfig, PortInfo, PortStats, Rss, RssCaps, Service,
 };

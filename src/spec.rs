@@ -1,4 +1,4 @@
-//! Device specs: the text that names a port on a command line or in a pod's environment.
+//! Device specs: the text that names a port on a command line.
 //!
 //! Owns the grammar: a PCI address, or `sim:MODEL?key=value&key=value`. What the keys of a model mean is the
 //! model's business (`drivers/sim/spec.rs`); this module only takes the text apart.
@@ -34,45 +34,6 @@ impl SimSpec {
     pub fn get(&self, key: &str) -> Option<&str> {
         self.params.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
-}
-
-impl DeviceSpec {
-    /// The devices that a Kubernetes device plugin gave this pod for `resource`, such as
-    /// `intel.com/intel_sriov_dpdk`.
-    ///
-    /// Reads `PCIDEVICE_<RESOURCE>` (upper case, every other character than letters and digits as `_`), a comma-separated
-    /// list of PCI addresses: the variable that sriov-network-device-plugin sets.
-    ///
-    /// # Errors
-    /// [`Error::Config`] when the variable is unset or empty, naming it; [`Error::Parse`] when an entry is no
-    /// PCI address.
-    pub fn from_env(resource: &str) -> Result<Vec<DeviceSpec>> {
-        let name = env_name(resource);
-        let value = std::env::var(&name).unwrap_or_default();
-        Self::from_list(&name, resource, &value)
-    }
-
-    fn from_list(name: &str, resource: &str, value: &str) -> Result<Vec<DeviceSpec>> {
-        let specs: Vec<DeviceSpec> = value
-            .split(',')
-            .map(str::trim)
-            .filter(|entry| !entry.is_empty())
-            .map(|entry| entry.parse().map(DeviceSpec::Pci).map_err(|error| Error::Parse(format!("{name}: {error}"))))
-            .collect::<Result<_>>()?;
-        if specs.is_empty() {
-            return Err(Error::Config(format!(
-                "{name} is not set: the pod was given no '{resource}'; add `{resource}: \"1\"` to the container's resource limits"
-            )));
-        }
-        Ok(specs)
-    }
-}
-
-/// `intel.com/intel_sriov_dpdk` to `PCIDEVICE_INTEL_COM_INTEL_SRIOV_DPDK`.
-fn env_name(resource: &str) -> String {
-    let tail: String =
-        resource.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
-    format!("PCIDEVICE_{tail}")
 }
 
 impl FromStr for DeviceSpec {
@@ -147,14 +108,5 @@ mod tests {
             let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
             assert!(error.contains("expected") || error.contains("form"), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn the_environment_of_a_pod_names_its_devices() {
-        assert_eq!(env_name("intel.com/intel_sriov_dpdk"), "PCIDEVICE_INTEL_COM_INTEL_SRIOV_DPDK");
-        let list = DeviceSpec::from_list("V", "r", "0000:01:10.0, 0000:01:10.2").unwrap();
-        assert_eq!(list.len(), 2);
-        assert!(DeviceSpec::from_list("V", "intel.com/x", "").unwrap_err().to_string().contains("limits"));
-        assert!(DeviceSpec::from_list("V", "r", "eth0").is_err());
     }
 }

@@ -38,7 +38,9 @@ impl FakeSysfs {
         fs::create_dir(self.dir(address)).unwrap();
         symlink(format!("../../../devices/pci/{address}"), self.root.join("bus/pci/devices").join(address)).unwrap();
         let (vendor, device) = id.split_once(':').unwrap();
-        self.write(address, "vendor", &format!("0x{vendor}\n")).write(address, "device", &format!("0x{device}\n"))
+        self.write(address, "vendor", &format!("0x{vendor}\n"))
+            .write(address, "device", &format!("0x{device}\n"))
+            .write(address, "class", "0x020000\n")
     }
 
     pub(crate) fn pf(&self, address: &str, id: &str, total_vfs: u32, num_vfs: u32) -> &Self {
@@ -57,6 +59,11 @@ impl FakeSysfs {
         self
     }
 
+    /// A VF of a PF that exists, on vfio-pci, with a group of its own and its node: what a plugin hands out.
+    pub(crate) fn vfio_vf(&self, address: &str, id: &str, pf: &str, index: u32, group: u32) -> &Self {
+        self.vf(address, id, pf, index).driver(address, "vfio-pci").group(address, group).node(&group.to_string())
+    }
+
     /// Binds to `name`, or to another driver than before.
     pub(crate) fn driver(&self, address: &str, name: &str) -> &Self {
         fs::create_dir_all(self.root.join("bus/pci/drivers").join(name)).unwrap();
@@ -73,6 +80,64 @@ impl FakeSysfs {
         fs::create_dir_all(&devices).unwrap();
         symlink(format!("../../../../devices/pci/{address}"), devices.join(address)).unwrap();
         self.link(address, "iommu_group", format!("../../../kernel/iommu_groups/{number}"))
+    }
+
+    /// A file anywhere in the tree.
+    pub(crate) fn file(&self, path: &str, text: &str) -> &Self {
+        let path = self.root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    /// A node of `dev/vfio`, which lies beside the tree.
+    pub(crate) fn node(&self, name: &str) -> &Self {
+        fs::create_dir_all(self.dev().join("vfio")).unwrap();
+        fs::write(self.dev().join("vfio").join(name), "").unwrap();
+        self
+    }
+
+    pub(crate) fn remove_node(&self, name: &str) -> &Self {
+        fs::remove_file(self.dev().join("vfio").join(name)).unwrap();
+        self
+    }
+
+    pub(crate) fn dev(&self) -> PathBuf {
+        self.root.join("dev")
+    }
+
+    /// Names a group, as vfio names those that it makes up.
+    pub(crate) fn group_name(&self, number: u32, name: &str) -> &Self {
+        fs::write(self.root.join(format!("kernel/iommu_groups/{number}/name")), format!("{name}\n")).unwrap();
+        self
+    }
+
+    /// A network interface of the function, of the kind Ethernet.
+    pub(crate) fn interface(&self, address: &str, name: &str, mac: &str, up: bool) -> &Self {
+        let dir = self.dir(address).join("net").join(name);
+        fs::create_dir_all(&dir).unwrap();
+        fs::create_dir_all(self.root.join("class/net")).unwrap();
+        symlink(format!("../../devices/pci/{address}/net/{name}"), self.root.join("class/net").join(name)).unwrap();
+        for (attribute, text) in [("address", mac), ("type", "1"), ("flags", if up { "0x1003" } else { "0x1002" })] {
+            fs::write(dir.join(attribute), format!("{text}\n")).unwrap();
+        }
+        self
+    }
+
+    /// The function is gone, as after hot-unplug.
+    pub(crate) fn unplug(&self, address: &str) -> &Self {
+        let groups = self.root.join("kernel/iommu_groups");
+        for group in fs::read_dir(&groups).unwrap() {
+            let _ = fs::remove_file(group.unwrap().path().join("devices").join(address));
+        }
+        fs::remove_file(self.root.join("bus/pci/devices").join(address)).unwrap();
+        fs::remove_dir_all(self.dir(address)).unwrap();
+        self
+    }
+
+    pub(crate) fn write_bytes(&self, address: &str, attribute: &str, bytes: &[u8]) -> &Self {
+        fs::write(self.dir(address).join(attribute), bytes).unwrap();
+        self
     }
 
     pub(crate) fn write(&self, address: &str, attribute: &str, text: &str) -> &Self {

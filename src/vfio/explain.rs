@@ -9,7 +9,7 @@ use std::io;
 use crate::addr::PciAddress;
 use crate::error::{Error, Result};
 use crate::mem::HugeRegion;
-use crate::pci::{GroupMember, IommuGroup, PciFunction};
+use crate::pci::{self, GroupMember, IommuGroup, PciFunction};
 
 use super::ioctl;
 
@@ -34,7 +34,7 @@ pub(super) fn check_function(function: &PciFunction) -> Result<&IommuGroup> {
         ));
     };
     match function.driver.as_deref() {
-        Some(driver) if is_vfio_driver(driver) => {}
+        Some(driver) if pci::is_vfio_driver(driver) => {}
         other => {
             let (state, unbind) = match other {
                 Some(driver) => (format!("bound to {driver}"), format!("echo {address} > {dir}/driver/unbind; ")),
@@ -52,25 +52,11 @@ pub(super) fn check_function(function: &PciFunction) -> Result<&IommuGroup> {
     Ok(group)
 }
 
-/// vfio-pci, or a variant of it for some device, such as mlx5_vfio_pci.
-fn is_vfio_driver(name: &str) -> bool {
-    name.ends_with("vfio-pci") || name.ends_with("vfio_pci")
-}
-
-/// True for a member that keeps the rest of its group from being used: one that a driver of the kernel does DMA with.
-fn spoils(member: &GroupMember) -> bool {
-    // pci-stub does nothing; pcieport does no DMA, and the kernel lets both stay.
-    member
-        .driver
-        .as_deref()
-        .is_some_and(|driver| !is_vfio_driver(driver) && !["pci-stub", "pcieport"].contains(&driver))
-}
-
 /// The group is not viable.
 pub(super) fn not_viable(function: &PciFunction, group: &IommuGroup) -> Error {
     const ACS: &str = "a slot with ACS, where each VF has a group of its own";
     let number = group.number;
-    let spoilers: Vec<&GroupMember> = group.members.iter().filter(|member| spoils(member)).collect();
+    let spoilers: Vec<&GroupMember> = group.spoilers().collect();
     let (cause, cure) = if spoilers.is_empty() {
         ("somebody else owns it".to_owned(), format!("`fuser -v /dev/vfio/{number}` names who"))
     } else {
