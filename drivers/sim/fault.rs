@@ -47,6 +47,11 @@ pub enum Fault {
     EnableStuck,
     /// The link goes down and up again, each time after this long.
     LinkFlaps(Duration),
+    /// The administrator of the host disabled the VF's link: no frame passes, and the VF has to ask for everything anew. The
+    /// VF's link register still shows the cable; an ixgbe PF says so when it is asked.
+    LinkDisabled,
+    /// An ixgbe PF answers GET_QUEUES with these words: transmit queues, receive queues, traffic classes, default queue.
+    QueueReply([u32; 4]),
 }
 
 /// The faults of a port and what they need to remember.
@@ -108,6 +113,10 @@ impl Faults {
 
     pub(super) fn lying_length(&self) -> Option<u16> {
         self.list.iter().find_map(|f| if let Fault::LyingLength(n) = f { Some(*n) } else { None })
+    }
+
+    pub(super) fn queue_reply(&self) -> Option<[u32; 4]> {
+        self.list.iter().find_map(|f| if let Fault::QueueReply(words) = f { Some(*words) } else { None })
     }
 
     pub(super) fn flap_period(&self) -> Option<Duration> {

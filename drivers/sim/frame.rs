@@ -218,12 +218,14 @@ pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// The key of Microsoft's RSS verification suite, which PF drivers are free to replace: no VF sees it.
-const RSS_KEY: [u8; 40] = [
+/// The key of Microsoft's RSS verification suite, which PF drivers are free to replace.
+pub(super) const RSS_KEY: [u8; 40] = [
     0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca, 0x2b,
     0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac,
     0x01, 0xfa,
 ];
+/// Every RSS type: bit n stands for type n (igbvf 4.2).
+pub(super) const RSS_TYPES_ALL: u32 = 0x3fe;
 
 /// The Toeplitz hash of `input` under a key that is not empty.
 pub(super) fn toeplitz<'a>(key: &[u8], input: impl Iterator<Item = &'a u8>) -> u32 {
@@ -243,21 +245,19 @@ pub(super) fn toeplitz<'a>(key: &[u8], input: impl Iterator<Item = &'a u8>) -> u
     hash
 }
 
-/// The RSS type (igbvf 4.2) and Toeplitz hash of a frame; type 0 when it is not IP.
-pub(super) fn rss(frame: &[u8], layout: &Layout) -> (u32, u32) {
-    let ports = match layout.transport {
-        Transport::Tcp | Transport::Udp => &frame[layout.l4..layout.l4 + 4],
-        _ => &[],
-    };
-    let (addresses, rss_type) = match (layout.ip, layout.transport) {
+/// The RSS type (igbvf 4.2) and Toeplitz hash of a frame; type 0 when none of `types` (bit n: type n) covers it.
+pub(super) fn rss(frame: &[u8], layout: &Layout, key: &[u8; 40], types: u32) -> (u32, u32) {
+    // With the ports where the transport's type is wanted, else over the addresses alone.
+    let (addresses, with_ports, alone) = match (layout.ip, layout.transport) {
         (Ip::None, _) => return (0, 0),
         (Ip::V4 { .. }, transport) => (
             &frame[layout.l3 + 12..layout.l3 + 20],
             match transport {
                 Transport::Tcp => 1,
                 Transport::Udp => 7,
-                _ => 2,
+                _ => 0,
             },
+            2,
         ),
         (Ip::V6 { extensions }, transport) => (
             &frame[layout.l3 + 8..layout.l3 + 40],
@@ -266,12 +266,20 @@ pub(super) fn rss(frame: &[u8], layout: &Layout) -> (u32, u32) {
                 (Transport::Tcp, true) => 6,
                 (Transport::Udp, false) => 8,
                 (Transport::Udp, true) => 9,
-                (_, false) => 5,
-                (_, true) => 4,
+                _ => 0,
             },
+            if extensions { 4 } else { 5 },
         ),
     };
-    (rss_type, toeplitz(&RSS_KEY, addresses.iter().chain(ports)))
+    let wanted = |rss_type: u32| rss_type != 0 && types & 1 << rss_type != 0;
+    let (rss_type, ports) = if wanted(with_ports) {
+        (with_ports, &frame[layout.l4..layout.l4 + 4])
+    } else if wanted(alone) {
+        (alone, &[][..])
+    } else {
+        return (0, 0);
+    };
+    (rss_type, toeplitz(key, addresses.iter().chain(ports)))
 }
 
 /// A UDP/IPv4 frame of `len` bytes (without FCS) with right checksums.
@@ -350,8 +358,10 @@ mod tests {
         frame[26..34].copy_from_slice(&[66, 9, 149, 187, 161, 142, 100, 80]);
         frame[34..36].copy_from_slice(&2794u16.to_be_bytes());
         frame[36..38].copy_from_slice(&1766u16.to_be_bytes());
-        assert_eq!(rss(&frame, &layout(&frame)), (1, 0x51cc_c178));
+        assert_eq!(rss(&frame, &layout(&frame), &RSS_KEY, RSS_TYPES_ALL), (1, 0x51cc_c178));
+        assert_eq!(rss(&frame, &layout(&frame), &RSS_KEY, 1 << 2), (2, 0x323e_8fc2), "TCP not asked for");
+        assert_eq!(rss(&frame, &layout(&frame), &RSS_KEY, 1 << 7), (0, 0), "only UDP asked for");
         frame[23] = 1;
-        assert_eq!(rss(&frame, &layout(&frame)), (2, 0x323e_8fc2));
+        assert_eq!(rss(&frame, &layout(&frame), &RSS_KEY, RSS_TYPES_ALL), (2, 0x323e_8fc2));
     }
 }

@@ -8,23 +8,42 @@
 //! Programs open models by spec: `sim:igbvf?wire=gen&size=60`, `sim:igbvf?wire=pair:a`, `sim:igbvf?wire=tap:tap0`. Tests make
 //! a [`World::stepped`], whose time is virtual, add ports to it, and open them by [`World::spec`].
 //!
-//! | key | meaning | default |
+//! | key of any model | meaning | default |
 //! |---|---|---|
-//! | `part` | `82576` (two queues) or `i350` (one) | `82576` |
 //! | `mac` | address that the PF assigns, or `none` | the next of 02:56:46:00:00:01 … |
-//! | `mac_fixed` | `1`: the PF refuses another address | `0` |
-//! | `rss` | `1`: the PF spreads frames over the queues | `0` |
 //! | `wire` | `sink`, `gen`, `pair:NAME`, `pair:/PATH` (to another process), `tap:IFNAME`, `pcap` | `sink` |
 //! | `size`, `rate`, `flows` | of `gen`: bytes without FCS, frames a second (0: as fast as the ring takes), UDP flows | 60, 0, 1 |
 //! | `loopback` | of `pair:NAME`: `1`: both are VFs of one PF | `0` |
 //! | `in`, `out`, `loop` | of `pcap`: file of frames to receive, file for frames sent, `1`: receive again and again | |
+//!
+//! | key of `sim:igbvf` | meaning | default |
+//! |---|---|---|
+//! | `part` | `82576` (two queues) or `i350` (one) | `82576` |
+//! | `mac_fixed` | `1`: the PF refuses another address | `0` |
+//! | `rss` | `1`: the PF spreads frames over the queues | `0` |
+//!
+//! | key of `sim:ixgbevf` | meaning | default |
+//! |---|---|---|
+//! | `part` | `82599` or `x540` (the PF's RSS), `x550` or `e610` (the VF's own) | `x550` |
+//! | `queues` | queues that the PF grants: 1, 2, 4 or 8; Linux's driver needs 2 | `4` |
+//! | `api` | highest mailbox API of the PF: `1.0` to `1.7` | `1.7` |
+//! | `mac_fixed` | `1`: the PF refuses another address, unless `trust=1` | `0` |
+//! | `trust` | `1`: the host trusts the VF | `0` |
+//! | `pf_promisc` | `1`: the PF is promiscuous, so that a trusted VF may be | `0` |
+//! | `query_rss` | `1`: the VF may read the RSS key and table of the PF (82599, X540) | `0` |
+//! | `jumbo` | `1`: the MTU of the PF is above 1500, which decides over a VF's on an 82599 | `0` |
+//! | `tcs` | traffic classes of the port: 0, 4 or 8, each with one queue | `0` |
+//! | `port_vlan` | VLAN that the host put the VF in; 0: none | `0` |
+//! | `mc_filter` | which bits of an address index the multicast table: 0 to 3 | `0` |
 
+mod adv;
 mod bus;
 mod dma;
 mod env;
 mod fault;
 mod frame;
 mod igb;
+mod ixgbe;
 mod model;
 mod offload;
 #[cfg(feature = "pcap")]
@@ -44,6 +63,7 @@ mod world;
 
 pub use fault::Fault;
 pub use igb::{IgbOptions, Part};
+pub use ixgbe::{IxgbeOptions, IxgbePart};
 pub use wire::WireCounters;
 pub use world::{PortId, World};
 

@@ -13,7 +13,8 @@ use std::sync::atomic::AtomicU32;
 
 use super::env::Env;
 use super::fault::Fault;
-use super::igb::{IgbOptions, IgbVf};
+use super::igb::{Igb, IgbOptions, IgbVf};
+use super::ixgbe::{Ixgbe, IxgbeOptions, IxgbeVf};
 use crate::addr::MacAddr;
 use crate::error::Result;
 use crate::mmio::PciId;
@@ -127,6 +128,8 @@ pub(super) trait Model: Send {
 pub(super) enum Options {
     /// 82576 or I350.
     Igb(IgbOptions),
+    /// 82599, X540, X550 or E610.
+    Ixgbe(IxgbeOptions),
 }
 
 impl Options {
@@ -134,13 +137,15 @@ impl Options {
     pub(super) fn model(&self) -> &'static str {
         match self {
             Options::Igb(_) => "igbvf",
+            Options::Ixgbe(_) => "ixgbevf",
         }
     }
 
     /// The VF at port `port` of its world, known as `name`.
     pub(super) fn build(self, port: usize, name: String, env: &mut Env) -> Box<dyn Model> {
         match self {
-            Options::Igb(options) => Box::new(IgbVf::new(port, name, options, env)),
+            Options::Igb(options) => Box::new(IgbVf::new(port, name, Igb::new(options), env)),
+            Options::Ixgbe(options) => Box::new(IxgbeVf::new(port, name, Ixgbe::new(options), env)),
         }
     }
 }

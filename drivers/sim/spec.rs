@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::bus::SimBus;
 use super::frame::{ETHERNET, MIN_FRAME};
 use super::igb::{IgbOptions, Part};
+use super::ixgbe::{IxgbeOptions, IxgbePart};
 use super::model::Options;
 #[cfg(feature = "pcap")]
 use super::pcap::PcapWire;
@@ -97,7 +98,10 @@ type ModelKeys = (&'static [&'static str], fn(&SimSpec) -> Result<Options>);
 fn model(spec: &SimSpec) -> Result<ModelKeys> {
     match spec.model.as_str() {
         "igbvf" => Ok((&["part", "mac", "mac_fixed", "rss"], igb_options)),
-        other => Err(Error::Config(format!("{spec}: there is no model '{other}'; the model is sim:igbvf"))),
+        "ixgbevf" => Ok((&IXGBE_KEYS, ixgbe_options)),
+        other => {
+            Err(Error::Config(format!("{spec}: there is no model '{other}'; models are sim:igbvf and sim:ixgbevf")))
+        }
     }
 }
 
@@ -109,6 +113,60 @@ fn igb_options(spec: &SimSpec) -> Result<Options> {
     };
     let (mac, mac_fixed, rss) = (mac(spec)?, flag(spec, "mac_fixed")?, flag(spec, "rss")?);
     Ok(Options::Igb(IgbOptions { part, mac, mac_fixed, rss }))
+}
+
+const IXGBE_KEYS: [&str; 12] = [
+    "part",
+    "queues",
+    "api",
+    "mac",
+    "mac_fixed",
+    "trust",
+    "pf_promisc",
+    "query_rss",
+    "jumbo",
+    "tcs",
+    "port_vlan",
+    "mc_filter",
+];
+
+fn ixgbe_options(spec: &SimSpec) -> Result<Options> {
+    let defaults = IxgbeOptions::default();
+    let part = match spec.get("part") {
+        None => defaults.part,
+        Some("82599") => IxgbePart::I82599,
+        Some("x540") => IxgbePart::X540,
+        Some("x550") => IxgbePart::X550,
+        Some("e610") => IxgbePart::E610,
+        Some(other) => return Err(bad(spec, "part", other, "82599, x540, x550 or e610")),
+    };
+    let one_of = |key, default: u8, values: &[u8]| {
+        let value = number(spec, key, default, 0, u8::MAX)?;
+        let texts: Vec<String> = values.iter().map(u8::to_string).collect();
+        let known = values.contains(&value);
+        if known { Ok(value) } else { Err(bad(spec, key, &value.to_string(), &texts.join(", "))) }
+    };
+    let api = match spec.get("api") {
+        None => defaults.api,
+        Some(text) => match text.strip_prefix("1.").map(str::parse) {
+            Some(Ok(digit)) if digit <= defaults.api => digit,
+            _ => return Err(bad(spec, "api", text, &format!("1.0 to 1.{}", defaults.api))),
+        },
+    };
+    Ok(Options::Ixgbe(IxgbeOptions {
+        part,
+        queues: one_of("queues", defaults.queues, &[1, 2, 4, 8])?,
+        api,
+        mac: mac(spec)?,
+        mac_fixed: flag(spec, "mac_fixed")?,
+        trusted: flag(spec, "trust")?,
+        pf_promiscuous: flag(spec, "pf_promisc")?,
+        query_rss: flag(spec, "query_rss")?,
+        jumbo: flag(spec, "jumbo")?,
+        traffic_classes: one_of("tcs", 0, &[0, 4, 8])?,
+        port_vlan: Some(number(spec, "port_vlan", 0, 0, 4094)?).filter(|&vid| vid > 0),
+        multicast_filter: number(spec, "mc_filter", 0, 0, 3)?,
+    }))
 }
 
 /// The address that the PF assigns; `None`: it assigns none.

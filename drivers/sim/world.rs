@@ -17,6 +17,7 @@ use super::env::Env;
 use super::fault::Fault;
 use super::frame;
 use super::igb::IgbOptions;
+use super::ixgbe::IxgbeOptions;
 use super::model::{Arrival, Options, Prepared};
 use super::wire::{Port, Wire, WireCounters};
 use crate::addr::MacAddr;
@@ -147,6 +148,11 @@ impl World {
     /// Adds an igb VF whose wire is the test: see [`inject`](Self::inject) and [`take_sent`](Self::take_sent).
     pub fn add_igbvf(&self, options: IgbOptions) -> PortId {
         self.add_tested(Options::Igb(options))
+    }
+
+    /// Adds an ixgbe VF whose wire is the test.
+    pub fn add_ixgbevf(&self, options: IxgbeOptions) -> PortId {
+        self.add_tested(Options::Ixgbe(options))
     }
 
     /// Adds a port whose wire is the test.

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::super::adv::PfSide;
 use super::super::fault::{Fault, Faults};
 use super::super::frame::{self, FCS};
 use super::regs;
@@ -25,15 +26,15 @@ const RLPML_DEFAULT: usize = 1518;
 const RLPML_BITS: u32 = 0x3fff;
 
 /// The PF's view of one VF.
-pub(super) struct Pf {
+pub(in super::super) struct Pf {
     /// The address that the host assigned, if it did.
     assigned: Option<MacAddr>,
     /// The host set the address administratively: the VF may not change it.
     fixed: bool,
     /// The VF may talk: it completed a reset handshake and the PF did not reset since.
-    pub(super) cts: bool,
+    cts: bool,
     /// VFRE and VFTE of the VF.
-    pub(super) enabled: bool,
+    enabled: bool,
     /// The station address in the PF's filter.
     mac: MacAddr,
     unicast: Vec<MacAddr>,
@@ -66,54 +67,6 @@ impl Pf {
         pf
     }
 
-    /// The VF was reset, by itself or with the PF: everything that it asked for is lost (igbvf 6).
-    pub(super) fn forget(&mut self, now: Duration) {
-        let (assigned, fixed) = (self.assigned, self.fixed);
-        *self = Pf {
-            assigned,
-            fixed,
-            cts: false,
-            enabled: false,
-            mac: assigned.unwrap_or(MacAddr::ZERO),
-            unicast: Vec::new(),
-            multicast: BTreeSet::new(),
-            all_multicast: false,
-            vlans: BTreeSet::new(),
-            strip: false,
-            rlpml: RLPML_DEFAULT,
-            last_not_cts: now,
-        };
-    }
-
-    /// The station address that the PF filters by.
-    pub(super) fn mac(&self) -> MacAddr {
-        self.mac
-    }
-
-    /// Word 0 of a ping (igbvf 3.3).
-    pub(super) fn ping(&self) -> u32 {
-        regs::MSG_PING | if self.cts { regs::MSG_CTS } else { 0 }
-    }
-
-    /// Handles the message in `memory`; the words of the reply, if there is one.
-    pub(super) fn request(&mut self, memory: &[u32; 16], now: Duration, faults: &Faults) -> Option<Vec<u32>> {
-        let word = memory[0];
-        if word & (regs::MSG_ACK | regs::MSG_NACK) != 0 {
-            return None; // dropped silently
-        }
-        let nack = faults.has(Fault::NackRequest(word as u16));
-        if word == regs::MSG_RESET as u32 {
-            return Some(self.reset_request(now, nack));
-        }
-        if !self.cts {
-            return self.not_clear_to_send(now);
-        }
-        let (granted, info) = if nack { (false, 0xff_0000) } else { self.carry_out(memory) };
-        let verdict = if granted { regs::MSG_ACK } else { regs::MSG_NACK };
-        // The reply repeats the request; a promiscuity request keeps only the bits that were not honoured.
-        Some(vec![word & (0xff00_ffff | info) | verdict | regs::MSG_CTS])
-    }
-
     fn reset_request(&mut self, now: Duration, nack: bool) -> Vec<u32> {
         self.forget(now);
         self.cts = true;
@@ -129,7 +82,7 @@ impl Pf {
     }
 
     /// The answer to a VF that is not clear to send, at most once in two seconds.
-    pub(super) fn not_clear_to_send(&mut self, now: Duration) -> Option<Vec<u32>> {
+    fn not_clear_to_send(&mut self, now: Duration) -> Option<Vec<u32>> {
         if self.cts || now < self.last_not_cts + NOT_CTS_PERIOD {
             return None;
         }
@@ -193,9 +146,77 @@ impl Pf {
         self.strip = vid != 0;
         true
     }
+}
 
-    /// True when the switch passes this frame to the VF. `frame` has at least an Ethernet header.
-    pub(super) fn accepts(&self, frame: &[u8]) -> bool {
+impl PfSide for Pf {
+    fn request(&mut self, memory: &[u32; 16], now: Duration, faults: &Faults) -> Option<Vec<u32>> {
+        let word = memory[0];
+        if word & (regs::MSG_ACK | regs::MSG_NACK) != 0 {
+            return None; // dropped silently
+        }
+        let nack = faults.has(Fault::NackRequest(word as u16));
+        if word == regs::MSG_RESET as u32 {
+            return Some(self.reset_request(now, nack));
+        }
+        if !self.cts {
+            return self.not_clear_to_send(now);
+        }
+        let (granted, info) = if nack { (false, 0xff_0000) } else { self.carry_out(memory) };
+        let verdict = if granted { regs::MSG_ACK } else { regs::MSG_NACK };
+        // The reply repeats the request; a promiscuity request keeps only the bits that were not honoured.
+        Some(vec![word & (0xff00_ffff | info) | verdict | regs::MSG_CTS])
+    }
+
+    fn acknowledged(&mut self, now: Duration) -> Option<Vec<u32>> {
+        self.not_clear_to_send(now)
+    }
+
+    fn clear_to_send(&self) -> bool {
+        self.cts
+    }
+
+    fn receives(&self) -> bool {
+        self.enabled
+    }
+
+    fn transmits(&self) -> bool {
+        self.enabled
+    }
+
+    /// By itself or with the PF (igbvf 6).
+    fn forget(&mut self, now: Duration) {
+        let (assigned, fixed) = (self.assigned, self.fixed);
+        *self = Pf {
+            assigned,
+            fixed,
+            cts: false,
+            enabled: false,
+            mac: assigned.unwrap_or(MacAddr::ZERO),
+            unicast: Vec::new(),
+            multicast: BTreeSet::new(),
+            all_multicast: false,
+            vlans: BTreeSet::new(),
+            strip: false,
+            rlpml: RLPML_DEFAULT,
+            last_not_cts: now,
+        };
+    }
+
+    /// igbvf 3.3.
+    fn ping(&self) -> u32 {
+        regs::MSG_PING | if self.cts { regs::MSG_CTS } else { 0 }
+    }
+
+    fn punish(&mut self, now: Duration) -> u32 {
+        self.forget(now);
+        self.ping()
+    }
+
+    fn mac(&self) -> MacAddr {
+        self.mac
+    }
+
+    fn accepts(&self, frame: &[u8]) -> bool {
         let to = frame::destination(frame);
         let address = if to == MacAddr::BROADCAST {
             true

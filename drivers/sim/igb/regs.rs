@@ -2,10 +2,10 @@
 //! no driver.
 #![forbid(unsafe_code)]
 
+use super::super::adv::{DCTL_ENABLE, DCTL_SWFLSH, QueueRegister, Register, Rules};
+
 /// Bytes of BAR0 (igbvf 1).
 pub(super) const BAR_LEN: u32 = 16 << 10;
-/// MSI-X vectors (igbvf 1).
-pub(super) const VECTORS: usize = 3;
 
 // Control, status and interrupts (igbvf 2.1).
 pub(super) const CTRL: u32 = 0x0000;
@@ -50,42 +50,14 @@ pub(super) const RQDPC: u32 = 0x30;
 pub(super) const TDWBAL: u32 = 0x38;
 pub(super) const TDWBAH: u32 = 0x3c;
 
-pub(super) const CTRL_RST: u32 = 1 << 26;
 pub(super) const STATUS_FD: u32 = 1 << 0;
 pub(super) const STATUS_LU: u32 = 1 << 1;
 pub(super) const STATUS_SPEED_1000: u32 = 2 << 6;
 
-/// Bits of EICS, EIMS and their kin: one per vector (igbvf 2.1).
-pub(super) const CAUSES: u32 = 0x7;
-/// Valid bit of an IVAR byte.
-pub(super) const IVAR_VALID: u32 = 0x80;
-
-pub(super) const DCTL_ENABLE: u32 = 1 << 25;
-pub(super) const DCTL_SWFLSH: u32 = 1 << 26;
 /// Bits of RXDCTL that exist (igbvf 2.2).
-pub(super) const RXDCTL_BITS: u32 = 0x001f_1f1f | DCTL_ENABLE | DCTL_SWFLSH;
-/// Bits of TXDCTL that exist.
-pub(super) const TXDCTL_BITS: u32 = RXDCTL_BITS | 1 << 27;
-/// Bits of SRRCTL that exist.
-pub(super) const SRRCTL_BITS: u32 = 0x7f | 0x3f00 | 0x01f0_0000 | 0x0e00_0000 | 1 << 30 | 1 << 31;
-/// TXCTL bit 11, relaxed ordering of descriptor write-back, which must be off (igbvf 2.2).
-pub(super) const TXCTL_WB_RO: u32 = 1 << 11;
-/// Reset value of TXCTL: bits 9, 11 and 13 (igbvf 2.2).
-pub(super) const TXCTL_RESET: u32 = 1 << 9 | 1 << 11 | 1 << 13;
-/// Reset value of RXDCTL: WTHRESH 1 (igbvf 2.2).
-pub(super) const RXDCTL_RESET: u32 = 1 << 16;
-/// Bits of RDLEN and TDLEN (igbvf 2.3: bytes, 19:7).
-pub(super) const LEN_BITS: u32 = 0x000f_ff80;
-
-// V2PMAILBOX (igbvf 2.6).
-pub(super) const MBX_REQ: u32 = 1 << 0;
-pub(super) const MBX_ACK: u32 = 1 << 1;
-pub(super) const MBX_VFU: u32 = 1 << 2;
-pub(super) const MBX_PFU: u32 = 1 << 3;
-pub(super) const MBX_PFSTS: u32 = 1 << 4;
-pub(super) const MBX_PFACK: u32 = 1 << 5;
-pub(super) const MBX_RSTI: u32 = 1 << 6;
-pub(super) const MBX_RSTD: u32 = 1 << 7;
+const RXDCTL_BITS: u32 = 0x001f_1f1f | DCTL_ENABLE | DCTL_SWFLSH;
+/// Receive buffer when SRRCTL.BSIZEPKT is 0: the PF's RCTL.BSIZE, 2 KiB in a stock PF.
+const DEFAULT_BUFFER: usize = 2048;
 
 // Word 0 of a message (igbvf 3.2) and the messages (3.3).
 pub(super) const MSG_CTS: u32 = 1 << 29;
@@ -99,40 +71,94 @@ pub(super) const MSG_LPE: u16 = 5;
 pub(super) const MSG_PROMISC: u16 = 6;
 pub(super) const MSG_PING: u32 = 0x0100;
 
-// Receive write-back, dword 2 (igbvf 4.2).
-pub(super) const RX_DD: u32 = 1 << 0;
-pub(super) const RX_EOP: u32 = 1 << 1;
-pub(super) const RX_VP: u32 = 1 << 3;
-pub(super) const RX_UDPCS: u32 = 1 << 4;
-pub(super) const RX_L4CS: u32 = 1 << 5;
-pub(super) const RX_IPCS: u32 = 1 << 6;
-pub(super) const RX_LB: u32 = 1 << 18;
-pub(super) const RX_L4E: u32 = 1 << 29;
-pub(super) const RX_IPE: u32 = 1 << 30;
-pub(super) const RX_RXE: u32 = 1 << 31;
+/// What the engine needs to know.
+pub(super) static RULES: Rules = Rules {
+    // igbvf 4.
+    ring_max: 4096,
+    // Bytes, 19:7 (igbvf 2.3).
+    len_bits: 0x000f_ff80,
+    reset_keeps_queues: false,
+    pf_clears_write_back: false,
+    dctl_bits: [RXDCTL_BITS, RXDCTL_BITS | 1 << 27],
+    // WTHRESH 1 (igbvf 2.2).
+    dctl_reset: [1 << 16, 0],
+    // TXCTL: bits 9, 11 and 13 (igbvf 2.2).
+    dca_reset: [0, 1 << 9 | 1 << 11 | 1 << 13],
+    tx_dca: "TXCTL",
+    srrctl_bits: 0x7f | 0x3f00 | 0x01f0_0000 | 0x0e00_0000 | 1 << 30 | 1 << 31,
+    srrctl_reset: 0,
+    buffer_len: |srrctl| match (srrctl & 0x7f) as usize {
+        0 => Ok(DEFAULT_BUFFER),
+        kib => Ok(kib << 10),
+    },
+    header_address_counts: true,
+    // Dword 2 (igbvf 4.2).
+    rx_l4e: 1 << 29,
+    rx_ipe: 1 << 30,
+    rx_rxe: 1 << 31,
+    reports_kept_tags: false,
+    // DTALEN, time stamp, DTYP, EOP, IFCS, RS, DEXT, VLE, TSE (igbvf 4.5).
+    tx_data_bits: 0xffff | 1 << 19 | 0xf << 20 | 3 << 24 | 1 << 27 | 7 << 29,
+    // IDX, CC, IXSM, TXSM, PAYLEN (DD must be 0).
+    tx_olinfo_bits: 7 << 4 | 7 << 7 | 0xffff_c000,
+    // IPv4, L4 type, DTYP, DEXT (MKRLOC must be 0) (igbvf 4.6).
+    tx_context_bits: 1 << 10 | 3 << 11 | 0xf << 20 | 1 << 29,
+    // IDX, L4LEN, MSS.
+    tx_context_info_bits: 7 << 4 | 0xff << 8 | 0xffff << 16,
+    tx_context_dword1: "launch time set in a context",
+    tx_needs_context: false,
+    // The 14-bit length field (igbvf 4.7).
+    tx_frame_max: 16383,
+    tx_descriptors_max: 255,
+    mss_max: 9216,
+    tso_headers_max: 512,
+};
 
-// Transmit descriptors, dword 2 (igbvf 4.5, 4.6).
-pub(super) const TX_DTYP_CONTEXT: u32 = 2;
-pub(super) const TX_DTYP_DATA: u32 = 3;
-pub(super) const TX_EOP: u32 = 1 << 24;
-pub(super) const TX_IFCS: u32 = 1 << 25;
-pub(super) const TX_RS: u32 = 1 << 27;
-pub(super) const TX_DEXT: u32 = 1 << 29;
-pub(super) const TX_VLE: u32 = 1 << 30;
-pub(super) const TX_TSE: u32 = 1 << 31;
-/// Bits of a data descriptor's dword 2 that exist: DTALEN, time stamp, DTYP and the flags above.
-pub(super) const TX_DATA_BITS: u32 =
-    0xffff | 1 << 19 | 0xf << 20 | TX_EOP | TX_IFCS | TX_RS | TX_DEXT | TX_VLE | TX_TSE;
-/// Bits of a context descriptor's dword 2 that may be set: IPv4, L4 type, DTYP, DEXT (MKRLOC must be 0).
-pub(super) const TX_CONTEXT_BITS: u32 = 1 << 10 | 3 << 11 | 0xf << 20 | TX_DEXT;
-pub(super) const TX_CONTEXT_IPV4: u32 = 1 << 10;
-// Dword 3 of a data descriptor.
-pub(super) const TX_IXSM: u32 = 1 << 8;
-pub(super) const TX_TXSM: u32 = 1 << 9;
-/// Bits of a data descriptor's dword 3 that may be set: IDX, CC, IXSM, TXSM, PAYLEN (DD must be 0).
-pub(super) const TX_OLINFO_BITS: u32 = 7 << 4 | 1 << 7 | TX_IXSM | TX_TXSM | 0xffff_c000;
-/// Bits of a context descriptor's dword 3 that may be set: IDX, L4LEN, MSS.
-pub(super) const TX_CONTEXT_INFO_BITS: u32 = 7 << 4 | 0xff << 8 | 0xffff << 16;
+/// What is at an offset of a VF with this many queues.
+pub(super) fn decode(offset: u32, queues: usize) -> Option<Register> {
+    Some(match offset {
+        CTRL | CTRL_ALIAS => Register::Ctrl,
+        V2PMAILBOX => Register::Mailbox,
+        VMBMEM..=VMBMEM_LAST => Register::Memory(((offset - VMBMEM) / 4) as usize),
+        EICS => Register::Eics,
+        EIMS => Register::Eims,
+        EIMC => Register::Eimc,
+        EIAC => Register::Eiac,
+        EIAM => Register::Eiam,
+        EICR => Register::Eicr,
+        EITR0..=EITR2 => Register::Eitr(((offset - EITR0) / 4) as usize),
+        IVAR0 => Register::Ivar(0),
+        IVAR_MISC => Register::IvarMisc,
+        _ => {
+            for (base, tx) in [(RX_BASE, false), (TX_BASE, true)] {
+                let relative = offset.wrapping_sub(base);
+                let queue = (relative / QUEUE_STRIDE) as usize;
+                if queue < queues {
+                    let register = queue_register(tx, relative % QUEUE_STRIDE)?;
+                    return Some(Register::Queue { tx, queue, register });
+                }
+            }
+            Register::Own
+        }
+    })
+}
+
+fn queue_register(tx: bool, relative: u32) -> Option<QueueRegister> {
+    Some(match (tx, relative) {
+        (_, BAL) => QueueRegister::Bal,
+        (_, BAH) => QueueRegister::Bah,
+        (_, LEN) => QueueRegister::Len,
+        (false, SRRCTL) => QueueRegister::Srrctl,
+        (_, HEAD) => QueueRegister::Head,
+        (_, DCA) => QueueRegister::Dca,
+        (_, TAIL) => QueueRegister::Tail,
+        (_, DCTL) => QueueRegister::Dctl,
+        (false, RQDPC) => QueueRegister::Rqdpc,
+        (true, TDWBAL) => QueueRegister::Tdwbal,
+        (true, TDWBAH) => QueueRegister::Tdwbah,
+        _ => return None,
+    })
+}
 
 /// The datasheet's name of a register, for traces.
 pub(super) fn name(offset: u32) -> String {

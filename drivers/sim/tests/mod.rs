@@ -6,6 +6,7 @@
 mod checks;
 mod faults;
 mod interrupts;
+mod ixgbe;
 mod mailbox;
 mod rx;
 mod tx;

@@ -109,7 +109,7 @@ fn bench_hooks_complete_descriptors() {
 #[test]
 fn specs_teach() {
     for (text, says) in [
-        ("sim:ixgbevf", "the model is sim:igbvf"),
+        ("sim:e1000", "models are sim:igbvf"),
         ("sim:igbvf?wire=loop", "wires are gen, sink, pair:NAME"),
         ("sim:igbvf?wire=pair:", "wires are"),
         ("sim:igbvf?wire=gen&speed=10", "'speed' means nothing here; keys are part, mac"),

@@ -1,4 +1,5 @@
-//! Interrupts of the igb VF: causes, masks and the three MSI-X vectors as eventfds (fact sheet igbvf 2.1, 7.1).
+//! Interrupts: causes, masks and the three MSI-X vectors as eventfds (fact sheets igbvf 2.1, 7.1;
+//! ixgbevf 2.1, 7.1).
 //!
 //! A cause bit is a vector number. A message goes out when a cause is set while unmasked, and when a pending cause is
 //! unmasked; EIAC then clears the cause and EIAM masks it. Throttling (EITR) is not modelled.
@@ -7,8 +8,11 @@
 use std::os::fd::BorrowedFd;
 
 use super::super::vectors::Vectors;
-use super::regs;
+use super::family::{CAUSES, QUEUES_MAX, VECTORS};
 use crate::error::Result;
+
+/// Valid bit of an IVAR byte.
+const IVAR_VALID: u32 = 0x80;
 
 /// Interrupt registers and connected vectors.
 pub(super) struct Irq {
@@ -16,8 +20,9 @@ pub(super) struct Irq {
     pub(super) eims: u32,
     pub(super) eiac: u32,
     pub(super) eiam: u32,
-    pub(super) eitr: [u32; regs::VECTORS],
-    pub(super) ivar0: u32,
+    pub(super) eitr: [u32; VECTORS],
+    /// One word for two queues.
+    pub(super) ivar: [u32; QUEUES_MAX / 2],
     pub(super) ivar_misc: u32,
     vectors: Vectors,
 }
@@ -29,10 +34,10 @@ impl Irq {
             eims: 0,
             eiac: 0,
             eiam: 0,
-            eitr: [0; regs::VECTORS],
-            ivar0: 0,
+            eitr: [0; VECTORS],
+            ivar: [0; QUEUES_MAX / 2],
             ivar_misc: 0,
-            vectors: Vectors::new(regs::VECTORS),
+            vectors: Vectors::new(VECTORS),
         }
     }
 
@@ -47,10 +52,11 @@ impl Irq {
         *self = Irq { vectors, ..Irq::new() };
     }
 
-    /// An event of receive (`tx` false) or transmit queue `queue`: IVAR0 bytes are Rx0, Tx0, Rx1, Tx1.
+    /// An event of receive (`tx` false) or transmit queue `queue`: IVAR bytes are Rx and Tx of an
+    /// even queue, Rx and Tx of the next.
     #[inline]
     pub(super) fn queue_event(&mut self, queue: usize, tx: bool) {
-        let byte = (self.ivar0 >> (16 * queue as u32 + 8 * tx as u32)) & 0xff;
+        let byte = (self.ivar[queue / 2] >> (16 * (queue as u32 & 1) + 8 * tx as u32)) & 0xff;
         self.event(byte);
     }
 
@@ -61,22 +67,22 @@ impl Irq {
 
     #[inline]
     fn event(&mut self, ivar: u32) {
-        if ivar & regs::IVAR_VALID != 0 {
-            self.raise(1 << (ivar & 3) & regs::CAUSES);
+        if ivar & IVAR_VALID != 0 {
+            self.raise(1 << (ivar & 3) & CAUSES);
         }
     }
 
     /// Sets causes, and sends the messages of those that are unmasked.
     #[inline]
     pub(super) fn raise(&mut self, causes: u32) {
-        self.eicr |= causes & regs::CAUSES;
+        self.eicr |= causes & CAUSES;
         self.deliver(causes & self.eims);
     }
 
     /// Unmasks causes; those that are pending send their message now.
     pub(super) fn unmask(&mut self, causes: u32) {
-        self.eims |= causes & regs::CAUSES;
-        self.deliver(self.eicr & causes & regs::CAUSES);
+        self.eims |= causes & CAUSES;
+        self.deliver(self.eicr & causes & CAUSES);
     }
 
     /// A read of EICR: returns and clears; EIAM masks what was set.
@@ -91,7 +97,7 @@ impl Irq {
         if causes == 0 {
             return;
         }
-        for vector in (0..regs::VECTORS).filter(|v| causes & 1 << v != 0) {
+        for vector in (0..VECTORS).filter(|v| causes & 1 << v != 0) {
             // With MSI-X off no message is sent, so nothing is cleared or masked by it.
             if !self.vectors.signal(vector) {
                 continue;

@@ -1,4 +1,4 @@
-//! What receive and transmit queues of the igb VF share: ring registers, the tail, and write-backs that are late.
+//! What receive and transmit queues share: ring registers, the tail, and write-backs that are late.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -7,15 +7,16 @@ use std::time::Duration;
 use super::super::dma::ArmedBy;
 use super::super::env::Env;
 use super::super::fault::{Fault, Faults};
-use super::regs;
+use super::family::{Checked, DCTL_ENABLE, DCTL_SWFLSH, QueueRegister, Rules};
+use super::tx::{DTALEN, DTYP_DATA, dtyp};
 
-/// Bytes of a descriptor (igbvf 4).
+/// Bytes of a descriptor (igbvf 4, ixgbevf 4).
 const DESCRIPTOR: u32 = 16;
-/// Ring base alignment and length granule in bytes (igbvf 4).
+/// Ring base alignment and length granule in bytes (igbvf 4, ixgbevf 4).
 const RING_ALIGN: u32 = 128;
-/// Most descriptors of a ring (igbvf 4).
-const RING_MAX: u32 = 4096;
-/// How long ENABLE still reads 1 after it was cleared; drivers wait up to 10 ms (igbvf 5.2).
+/// Fewest descriptors of a ring (igbvf 4).
+const RING_MIN: u32 = 8;
+/// How long ENABLE still reads 1 after it was cleared; drivers wait up to 10 ms, or 100 us (igbvf 5.2, ixgbevf 5.1).
 const DISABLE_TIME: Duration = Duration::from_micros(5);
 
 /// A write-back that waits for its time.
@@ -29,6 +30,7 @@ struct Late {
 
 /// One descriptor ring: its registers and the device's place in it.
 pub(super) struct Ring {
+    rules: &'static Rules,
     port: usize,
     /// `rx` or `tx`, for messages.
     pub(super) kind: &'static str,
@@ -36,10 +38,10 @@ pub(super) struct Ring {
     bal: u32,
     bah: u32,
     len: u32,
-    /// RXCTL or TXCTL.
+    /// The register of DCA and relaxed ordering.
     pub(super) dca: u32,
     /// RXDCTL or TXDCTL without ENABLE.
-    dctl: u32,
+    pub(super) dctl: u32,
     pub(super) head: u32,
     /// Tail as last seen.
     pub(super) tail: u32,
@@ -61,8 +63,9 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn new(port: usize, kind: &'static str, queue: usize) -> Self {
+    pub(super) fn new(rules: &'static Rules, port: usize, kind: &'static str, queue: usize) -> Self {
         let mut ring = Ring {
+            rules,
             port,
             kind,
             queue,
@@ -87,10 +90,9 @@ impl Ring {
     }
 
     fn set_defaults(&mut self) {
-        let tx = self.kind == "tx";
+        let tx = (self.kind == "tx") as usize;
         (self.bal, self.bah, self.len, self.head) = (0, 0, 0, 0);
-        self.dca = if tx { regs::TXCTL_RESET } else { 0 };
-        self.dctl = if tx { 0 } else { regs::RXDCTL_RESET };
+        (self.dca, self.dctl) = (self.rules.dca_reset[tx], self.rules.dctl_reset[tx]);
     }
 
     /// Descriptors in the ring.
@@ -146,41 +148,55 @@ impl Ring {
         self.set_defaults();
     }
 
-    /// A register of the ring, at an offset from the queue's first.
-    pub(super) fn read(&self, offset: u32, now: Duration) -> Option<u32> {
-        Some(match offset {
-            regs::BAL => self.bal,
-            regs::BAH => self.bah,
-            regs::LEN => self.len,
-            regs::HEAD => self.head,
-            regs::DCA => self.dca,
-            regs::TAIL => self.tail,
-            regs::DCTL => self.dctl | if self.enabled || now < self.disabling { regs::DCTL_ENABLE } else { 0 },
+    /// A reset of the VF in a family that keeps queue registers over it: the ring itself is lost, everything else stays,
+    /// also ENABLE. A queue that was left enabled stands still until it is disabled.
+    pub(super) fn lose_ring(&mut self, env: &mut Env) {
+        let enabled = self.enabled;
+        self.stop(env, false);
+        (self.bal, self.bah, self.len) = (0, 0, 0);
+        (self.enabled, self.halted) = (enabled, enabled);
+    }
+
+    /// True while the device could reach the ring or a buffer in it.
+    pub(super) fn reaches_memory(&self) -> bool {
+        self.enabled && self.len > 0
+    }
+
+    /// A register of the ring.
+    pub(super) fn read(&self, register: QueueRegister, now: Duration) -> Option<u32> {
+        Some(match register {
+            QueueRegister::Bal => self.bal,
+            QueueRegister::Bah => self.bah,
+            QueueRegister::Len => self.len,
+            QueueRegister::Head => self.head,
+            QueueRegister::Dca => self.dca,
+            QueueRegister::Tail => self.tail,
+            QueueRegister::Dctl => self.dctl | if self.enabled || now < self.disabling { DCTL_ENABLE } else { 0 },
             _ => return None,
         })
     }
 
     /// Writes a register other than the tail and the control register; what was wrong with it.
-    pub(super) fn write(&mut self, offset: u32, value: u32) -> Result<(), String> {
+    pub(super) fn write(&mut self, register: QueueRegister, value: u32) -> Checked {
         let (kind, queue) = (self.kind, self.queue);
-        if self.enabled && offset != regs::HEAD && offset != regs::DCA {
+        if self.enabled && !matches!(register, QueueRegister::Head | QueueRegister::Dca) {
             return Err(format!("ring registers of {kind} queue {queue} written while it is enabled"));
         }
-        match offset {
+        match register {
             // The low 7 bits do not exist; a base that needs them is found here, not by a corrupt ring.
-            regs::BAL if !value.is_multiple_of(RING_ALIGN) => {
+            QueueRegister::Bal if !value.is_multiple_of(RING_ALIGN) => {
                 return Err(format!("{kind} queue {queue}: ring base {value:#x} is not a multiple of 128 bytes"));
             }
-            regs::BAL => self.bal = value,
-            regs::BAH => self.bah = value,
-            regs::LEN if value & !regs::LEN_BITS != 0 => {
+            QueueRegister::Bal => self.bal = value,
+            QueueRegister::Bah => self.bah = value,
+            QueueRegister::Len if value & !self.rules.len_bits != 0 => {
                 return Err(format!("{kind} queue {queue}: ring length {value:#x} is not a multiple of 128 bytes"));
             }
-            regs::LEN => self.len = value,
-            regs::HEAD if self.started => {
+            QueueRegister::Len => self.len = value,
+            QueueRegister::Head if self.started => {
                 return Err(format!("{kind} queue {queue}: head written while it is the device's"));
             }
-            regs::HEAD => self.head = value & 0xffff,
+            QueueRegister::Head => self.head = value & 0xffff,
             _ => self.dca = value,
         }
         Ok(())
@@ -188,8 +204,8 @@ impl Ring {
 
     /// Writes RXDCTL or TXDCTL; true when the queue was enabled by it.
     pub(super) fn write_control(&mut self, value: u32, env: &mut Env, faults: &Faults) -> bool {
-        let enable = value & regs::DCTL_ENABLE != 0;
-        self.dctl = value & !(regs::DCTL_ENABLE | regs::DCTL_SWFLSH);
+        let enable = value & DCTL_ENABLE != 0;
+        self.dctl = value & !(DCTL_ENABLE | DCTL_SWFLSH);
         if self.enabled && !enable && !faults.has(Fault::EnableStuck) {
             self.stop(env, false);
             self.disabling = env.now + DISABLE_TIME;
@@ -203,18 +219,21 @@ impl Ring {
     }
 
     /// Rules for a ring that is being enabled; the queue does not run unless they hold.
-    pub(super) fn check_enable(&mut self, env: &Env) -> Result<(), String> {
+    pub(super) fn check_enable(&mut self, env: &Env) -> Checked {
         let (kind, queue) = (self.kind, self.queue);
-        let wthresh = self.dctl >> 16 & 0x1f;
-        let entries = self.entries();
-        let result = if !(8..=RING_MAX).contains(&entries) {
-            Err(format!("{kind} queue {queue} enabled with a ring of {entries} descriptors (8 to {RING_MAX})"))
+        let (entries, most) = (self.entries(), self.rules.ring_max);
+        let result = if !(RING_MIN..=most).contains(&entries) {
+            Err(format!("{kind} queue {queue} enabled with a ring of {entries} descriptors ({RING_MIN} to {most})"))
         } else if let Err(fault) = env.dma.check(self.base(), self.len as usize) {
             Err(format!("{kind} queue {queue} enabled with a ring outside device memory: {fault}"))
-        } else if wthresh > 1 {
-            Err(format!("{kind} queue {queue} enabled with WTHRESH {wthresh}: write-backs would be batched"))
         } else if self.head >= entries {
             Err(format!("{kind} queue {queue} enabled with head {} past its end", self.head))
+        } else if self.rules.reset_keeps_queues && self.tail != self.head {
+            Err(format!(
+                "{kind} queue {queue} enabled with head {} and tail {}, which a reset leaves as they were: the device \
+                 takes what is between them",
+                self.head, self.tail
+            ))
         } else {
             Ok(())
         };
@@ -223,7 +242,7 @@ impl Ring {
     }
 
     /// Takes note of a tail written by the driver.
-    pub(super) fn set_tail(&mut self, tail: u32, env: &mut Env) -> Result<(), String> {
+    pub(super) fn set_tail(&mut self, tail: u32, env: &mut Env) -> Checked {
         let old = std::mem::replace(&mut self.tail, tail);
         let (kind, queue, entries) = (self.kind, self.queue, self.entries());
         if !self.enabled {
@@ -257,14 +276,13 @@ impl Ring {
     }
 
     /// Notes the buffers of newly armed descriptors.
-    fn arm(&mut self, from: u32, to: u32, env: &mut Env) -> Result<(), String> {
+    fn arm(&mut self, from: u32, to: u32, env: &mut Env) -> Checked {
         let mut slot = from;
         while slot != to {
             let [address, word1] = env.dma.fetch(self.descriptor(slot)).map_err(|f| f.to_string())?;
-            let dtyp = word1 as u32 >> 20 & 0xf;
             let len = match self.kind {
                 "rx" => self.buffer_len,
-                _ if dtyp == regs::TX_DTYP_DATA => word1 as usize & 0xffff,
+                _ if dtyp(word1) == DTYP_DATA => (word1 as u32 & DTALEN) as usize,
                 _ => 0,
             };
             if len > 0 {
@@ -282,7 +300,7 @@ impl Ring {
 
     /// The device used a descriptor whose buffer is at `address`.
     #[inline]
-    pub(super) fn used(&mut self, slot: u32, address: u64, env: &mut Env) -> Result<(), String> {
+    pub(super) fn used(&mut self, slot: u32, address: u64, env: &mut Env) -> Checked {
         if !env.strict {
             return Ok(());
         }
@@ -299,7 +317,7 @@ impl Ring {
 
     /// Writes a descriptor back, now or as the faults have it.
     #[inline]
-    pub(super) fn complete(&mut self, slot: u32, words: [u64; 2], env: &Env, faults: &Faults) -> Result<(), String> {
+    pub(super) fn complete(&mut self, slot: u32, words: [u64; 2], env: &Env, faults: &Faults) -> Checked {
         let iova = self.descriptor(slot);
         let (due, first) = match faults.writeback() {
             None if self.late.is_empty() => return env.dma.write_back(iova, words).map_err(|f| f.to_string()),

@@ -1,6 +1,6 @@
-//! The mailbox: its registers, its memory, and when the PF looks at it (fact sheet igbvf 2.6, 3.1).
+//! The mailbox: its registers, its memory, and when the PF looks at it (fact sheets igbvf 2.6, 3.1; ixgbevf 3, 3.4).
 //!
-//! What the PF answers is decided in `pf.rs`; this file is the transport between the two. The PF acts a little while
+//! What the PF answers is decided by the family's [`PfSide`]; this file is the transport between the two. The PF acts a little while
 //! after it is rung, in the order in which it was rung, and waits while the VF owns the buffer.
 #![forbid(unsafe_code)]
 
@@ -9,10 +9,19 @@ use std::time::Duration;
 
 use super::super::fault::{Fault, Faults};
 use super::super::rng::Rng;
-use super::pf::Pf;
-use super::regs;
+use super::family::PfSide;
 
-/// How long the PF takes to look at its mail. Drivers poll every 500 us and give up after 1 s (igbvf 3.1).
+// Bits of V2PMAILBOX and VFMAILBOX.
+const REQ: u32 = 1 << 0;
+const ACK: u32 = 1 << 1;
+const VFU: u32 = 1 << 2;
+const PFU: u32 = 1 << 3;
+const PFSTS: u32 = 1 << 4;
+const PFACK: u32 = 1 << 5;
+const RSTI: u32 = 1 << 6;
+const RSTD: u32 = 1 << 7;
+
+/// How long the PF takes to look at its mail. Drivers poll every 500 us and give up after 1 s (igbvf 3.1, ixgbevf 3.4).
 const PF_LATENCY: Duration = Duration::from_micros(20);
 /// How long it then takes to answer: up to this much longer, so that drivers see ACK and answer in one read or in two.
 const PF_LATENCY_MORE_US: u64 = 1000;
@@ -50,42 +59,42 @@ pub(super) struct Step {
 impl Mailbox {
     /// A mailbox of a PF that came up before the VF: a stale RSTD waits to be read.
     pub(super) fn new() -> Self {
-        Mailbox { bits: regs::MBX_RSTD, ..Mailbox::default() }
+        Mailbox { bits: RSTD, ..Mailbox::default() }
     }
 
     /// A read of V2PMAILBOX, which clears PFSTS, PFACK and RSTD.
     pub(super) fn read(&mut self, faults: &Faults) -> u32 {
         let mut value = self.bits;
-        self.bits &= !(regs::MBX_PFSTS | regs::MBX_PFACK | regs::MBX_RSTD);
+        self.bits &= !(PFSTS | PFACK | RSTD);
         if faults.has(Fault::RstiStuck) {
-            value |= regs::MBX_RSTI;
+            value |= RSTI;
         }
         if faults.has(Fault::PfHoldsBuffer) {
-            value |= regs::MBX_PFU;
+            value |= PFU;
         }
         value
     }
 
     /// A write of V2PMAILBOX. Returns what the driver did wrong.
     pub(super) fn write(&mut self, value: u32, now: Duration, faults: &Faults) -> Result<Step, &'static str> {
-        let owned = self.bits & regs::MBX_VFU != 0;
+        let owned = self.bits & VFU != 0;
         let mut step = Step::default();
-        if value & regs::MBX_VFU == 0 {
-            self.bits &= !regs::MBX_VFU;
+        if value & VFU == 0 {
+            self.bits &= !VFU;
         } else if !faults.has(Fault::PfHoldsBuffer) {
-            self.bits |= regs::MBX_VFU;
+            self.bits |= VFU;
         }
-        if value & regs::MBX_REQ != 0 {
+        if value & REQ != 0 {
             self.agenda.push_back((now + PF_LATENCY, Event::Request));
             if faults.has(Fault::StsWithoutMessage) {
-                self.bits |= regs::MBX_PFSTS;
+                self.bits |= PFSTS;
                 step.interrupt = true;
             }
             if !owned {
                 return Err("REQ written without owning the mailbox buffer (VFU)");
             }
         }
-        if value & regs::MBX_ACK != 0 {
+        if value & ACK != 0 {
             self.agenda.push_back((now + PF_LATENCY, Event::Acknowledge));
         }
         Ok(step)
@@ -97,7 +106,7 @@ impl Mailbox {
 
     /// A write of VMBMEM. Returns what the driver did wrong.
     pub(super) fn write_memory(&mut self, word: usize, value: u32) -> Result<(), &'static str> {
-        if self.bits & regs::MBX_VFU == 0 {
+        if self.bits & VFU == 0 {
             return Err("mailbox buffer written without owning it (VFU)");
         }
         if let Some(slot) = self.memory.get_mut(word) {
@@ -106,21 +115,24 @@ impl Mailbox {
         Ok(())
     }
 
-    /// CTRL.RST or FLR of the VF: flags dropped, what the PF was about to say is off. The memory stays.
-    pub(super) fn vf_reset(&mut self) {
-        self.bits &= !(regs::MBX_PFSTS | regs::MBX_PFACK | regs::MBX_VFU);
+    /// A reset of the VF, by itself or as a function: flags dropped, what the PF was about to say is off.
+    pub(super) fn vf_reset(&mut self, clear_memory: bool) {
+        self.bits &= !(PFSTS | PFACK | VFU);
         self.agenda.clear();
+        if clear_memory {
+            self.memory = [0; 16];
+        }
     }
 
     /// The PF goes down. A VF that owns the buffer keeps it.
     pub(super) fn pf_reset(&mut self) {
-        self.bits = (self.bits & regs::MBX_VFU) | regs::MBX_RSTI;
+        self.bits = (self.bits & VFU) | RSTI;
         self.agenda.clear();
     }
 
     /// The PF is back: RSTI falls, RSTD is set once (CTRL_EXT.PFRSTD).
     pub(super) fn pf_reset_done(&mut self) {
-        self.bits = (self.bits & !regs::MBX_RSTI) | regs::MBX_RSTD;
+        self.bits = (self.bits & !RSTI) | RSTD;
     }
 
     /// The PF means to send a message of its own.
@@ -129,26 +141,31 @@ impl Mailbox {
     }
 
     /// Lets the PF do what is due.
-    pub(super) fn step(&mut self, now: Duration, rng: &mut Rng, pf: &mut Pf, faults: &Faults) -> Step {
+    pub(super) fn step(&mut self, now: Duration, rng: &mut Rng, pf: &mut impl PfSide, faults: &Faults) -> Step {
         let mut step = Step::default();
         while let Some((due, event)) = self.agenda.front_mut() {
             if *due > now {
                 break;
             }
             // The PF reads and writes the buffer under PFU, which it cannot have while the VF holds VFU.
-            if self.bits & regs::MBX_VFU != 0 && !matches!(event, Event::Acknowledge) {
+            let needs_buffer = match event {
+                Event::Request => !pf.reads_owned_buffer(),
+                Event::Acknowledge => false,
+                Event::Message(_) => true,
+            };
+            if self.bits & VFU != 0 && needs_buffer {
                 *due = now + PF_RETRY;
                 break;
             }
             step.busy = true;
             let Some((_, event)) = self.agenda.pop_front() else { break };
-            if self.bits & regs::MBX_RSTI != 0 {
+            if self.bits & RSTI != 0 {
                 continue; // a PF in reset reads no mail
             }
             match event {
                 Event::Request => {
                     if !faults.has(Fault::LoseAck) {
-                        self.bits |= regs::MBX_PFACK;
+                        self.bits |= PFACK;
                         step.interrupt = true;
                     }
                     if let Some(reply) = pf.request(&self.memory, now, faults)
@@ -160,7 +177,7 @@ impl Mailbox {
                     }
                 }
                 Event::Acknowledge => {
-                    if let Some(reply) = pf.not_clear_to_send(now) {
+                    if let Some(reply) = pf.acknowledged(now) {
                         self.agenda.push_front((now + PF_LATENCY, Event::Message(reply)));
                     }
                 }
@@ -168,7 +185,7 @@ impl Mailbox {
                     for (slot, word) in self.memory.iter_mut().zip(words) {
                         *slot = if faults.has(Fault::GarbageReply) { 0x5bad_c0de } else { word };
                     }
-                    self.bits |= regs::MBX_PFSTS;
+                    self.bits |= PFSTS;
                     step.interrupt = true;
                 }
             }

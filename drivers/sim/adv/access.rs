@@ -1,4 +1,4 @@
-//! The register file of the igb VF: what reads and writes do (fact sheet igbvf 2, 7.1).
+//! The register file: what reads and writes do (fact sheets igbvf 2, 7.1; ixgbevf 2, 7.1).
 //!
 //! Every access first takes note of the doorbells and may trip a fault. A register that does not exist, and a write
 //! that the sheet forbids, is a violation of the driver.
@@ -8,13 +8,11 @@ use std::sync::atomic::Ordering;
 
 use super::super::env::Env;
 use super::super::model::Model;
-use super::{IgbVf, PF_RESET_TIME, Part, queue_register, regs};
+use super::family::{CAUSES, CTRL_RST, Checked, Family, Look, PfSide, QueueRegister, Register};
+use super::{AdvVf, PF_RESET_TIME};
 use crate::mmio::ALL_ONES;
 
-/// What the driver did wrong.
-type Checked = Result<(), String>;
-
-impl IgbVf {
+impl<F: Family> AdvVf<F> {
     /// A read by the driver.
     pub(super) fn read_bar(&mut self, offset: u32, env: &mut Env) -> u32 {
         self.before_access(env);
@@ -26,7 +24,7 @@ impl IgbVf {
             match self.read_register(offset, env) {
                 Some(value) => value,
                 None => {
-                    self.violate(env, &format!("read of {}", regs::name(offset)));
+                    self.violate(env, &format!("read of {}", F::register_name(offset)));
                     0
                 }
             }
@@ -44,7 +42,7 @@ impl IgbVf {
         }
         match self.write_register(offset, value, env) {
             Some(result) => self.check(env, result),
-            None => self.violate(env, &format!("write of {value:#x} to {}", regs::name(offset))),
+            None => self.violate(env, &format!("write of {value:#x} to {}", F::register_name(offset))),
         }
     }
 
@@ -57,89 +55,81 @@ impl IgbVf {
     }
 
     fn read_register(&mut self, offset: u32, env: &Env) -> Option<u32> {
-        Some(match offset {
+        Some(match F::decode(offset, self.rx.len())? {
             // RST clears itself at once.
-            regs::CTRL | regs::CTRL_ALIAS => 0,
-            regs::STATUS if self.link => regs::STATUS_FD | regs::STATUS_LU | regs::STATUS_SPEED_1000,
-            regs::STATUS => 0,
-            regs::FRTIMER => env.now.as_micros() as u32,
-            regs::EICS | regs::EIMC => 0,
-            regs::EIMS => self.irq.eims,
-            regs::EIAC => self.irq.eiac,
-            regs::EIAM => self.irq.eiam,
-            regs::EICR => self.irq.read_causes(),
-            regs::EITR0..=regs::EITR2 => self.irq.eitr[((offset - regs::EITR0) / 4) as usize],
-            regs::IVAR0 => self.irq.ivar0,
-            regs::IVAR_MISC => self.irq.ivar_misc,
-            regs::PBACL => self.pbacl,
-            regs::PSRTYPE => self.psrtype,
-            regs::PBRWAC | regs::PBTWAC => 0,
-            regs::V2PMAILBOX => self.mailbox.read(&self.faults),
-            regs::VMBMEM..=regs::VMBMEM_LAST => self.mailbox.read_memory(((offset - regs::VMBMEM) / 4) as usize),
-            _ => {
-                return self.stats.read(offset).or_else(|| match queue_register(offset, self.queues())? {
-                    (false, queue, relative) => self.rx[queue].read(relative, env),
-                    (true, queue, relative) => self.tx[queue].read(relative, env),
-                });
+            Register::Ctrl | Register::Eics | Register::Eimc => 0,
+            Register::Eims => self.irq.eims,
+            Register::Eiac => self.irq.eiac,
+            Register::Eiam => self.irq.eiam,
+            Register::Eicr => self.irq.read_causes(),
+            Register::Eitr(vector) => self.irq.eitr[vector],
+            Register::Ivar(pair) => self.irq.ivar[pair],
+            Register::IvarMisc => self.irq.ivar_misc,
+            Register::Mailbox => self.mailbox.read(&self.faults),
+            Register::Memory(word) => self.mailbox.read_memory(word),
+            Register::Queue { tx: false, queue, register } => return self.rx[queue].read(register, env),
+            Register::Queue { tx: true, queue, register } => return self.tx[queue].read(register, env),
+            Register::Own => {
+                return self.family.read_own(offset, &Look { now: env.now, link: self.link });
             }
         })
     }
 
     /// `None`: there is no such register; `Err`: the driver broke a rule.
     fn write_register(&mut self, offset: u32, value: u32, env: &mut Env) -> Option<Checked> {
-        match offset {
-            regs::CTRL | regs::CTRL_ALIAS => {
-                if value & regs::CTRL_RST != 0 {
+        match F::decode(offset, self.rx.len())? {
+            Register::Ctrl => {
+                if value & CTRL_RST != 0 {
                     self.software_reset(env);
                 }
             }
-            regs::EICS => self.irq.raise(value),
-            regs::EIMS => self.irq.unmask(value),
-            regs::EIMC => self.irq.eims &= !value,
-            regs::EIAC => self.irq.eiac = value & regs::CAUSES,
-            regs::EIAM => self.irq.eiam = value & regs::CAUSES,
-            regs::EICR => self.irq.eicr &= !value,
-            regs::EITR0..=regs::EITR2 => {
-                self.irq.eitr[((offset - regs::EITR0) / 4) as usize] = value;
-            }
-            regs::IVAR0 => self.irq.ivar0 = value,
-            regs::IVAR_MISC => self.irq.ivar_misc = value,
-            regs::PBACL => self.pbacl = value,
-            regs::PSRTYPE => self.psrtype = value,
-            regs::V2PMAILBOX => match self.mailbox.write(value, env.now, &self.faults) {
+            Register::Eics => self.irq.raise(value),
+            Register::Eims => self.irq.unmask(value),
+            Register::Eimc => self.irq.eims &= !value,
+            Register::Eiac => self.irq.eiac = value & CAUSES,
+            Register::Eiam => self.irq.eiam = value & CAUSES,
+            Register::Eicr => self.irq.eicr &= !value,
+            Register::Eitr(vector) => self.irq.eitr[vector] = value,
+            Register::Ivar(pair) => self.irq.ivar[pair] = value,
+            Register::IvarMisc => self.irq.ivar_misc = value,
+            Register::Mailbox => match self.mailbox.write(value, env.now, &self.faults) {
                 Ok(step) if step.interrupt => self.irq.misc_event(),
                 Ok(_) => {}
                 Err(what) => return Some(Err(what.into())),
             },
-            regs::VMBMEM..=regs::VMBMEM_LAST => {
-                let word = ((offset - regs::VMBMEM) / 4) as usize;
-                return Some(self.mailbox.write_memory(word, value).map_err(Into::into));
-            }
-            regs::STATUS | regs::FRTIMER => return Some(Err(format!("{} is read only", regs::name(offset)))),
-            _ => {
-                let (tx, queue, relative) = queue_register(offset, self.queues())?;
-                return self.write_queue(tx, queue, relative, value, env);
-            }
+            Register::Memory(word) => return Some(self.mailbox.write_memory(word, value).map_err(Into::into)),
+            Register::Queue { tx, queue, register } => return self.write_queue(tx, queue, register, value, env),
+            Register::Own => return self.family.write_own(offset, value),
         }
         Some(Ok(()))
     }
 
-    fn write_queue(&mut self, tx: bool, queue: usize, relative: u32, value: u32, env: &mut Env) -> Option<Checked> {
-        match (tx, relative) {
-            (false, regs::SRRCTL) => return Some(self.rx[queue].write_srrctl(value)),
-            (false, regs::RQDPC) => return Some(Err("RQDPC is read only".into())),
-            (true, regs::TDWBAL) => self.tx[queue].tdwbal = value,
-            (true, regs::TDWBAH) => self.tx[queue].tdwbah = value,
-            (_, regs::TAIL) => {
+    fn write_queue(
+        &mut self,
+        tx: bool,
+        queue: usize,
+        register: QueueRegister,
+        value: u32,
+        env: &mut Env,
+    ) -> Option<Checked> {
+        match (tx, register) {
+            (false, QueueRegister::Srrctl) => return Some(self.rx[queue].write_srrctl(value)),
+            (false, QueueRegister::Rqdpc) => return Some(Err("RQDPC is read only".into())),
+            (true, QueueRegister::Tdwbal) => self.tx[queue].tdwbal = value,
+            (true, QueueRegister::Tdwbah) => self.tx[queue].tdwbah = value,
+            (_, QueueRegister::Tail) => {
                 // The same cell that the queue's thread rings, so that no tail is seen twice.
                 let cells = if tx { &self.cells.tdt } else { &self.cells.rdt };
                 cells[queue].store(value, Ordering::Relaxed);
                 return Some(self.set_tail(tx, queue, value, env));
             }
-            (_, regs::DCTL) => return Some(self.write_control(tx, queue, value, env)),
-            (_, regs::BAL | regs::BAH | regs::LEN | regs::HEAD | regs::DCA) => {
+            (_, QueueRegister::Dctl) => return Some(self.write_control(tx, queue, value, env)),
+            (
+                _,
+                QueueRegister::Bal | QueueRegister::Bah | QueueRegister::Len | QueueRegister::Head | QueueRegister::Dca,
+            ) => {
                 let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
-                return Some(ring.write(relative, value));
+                return Some(ring.write(register, value));
             }
             _ => return None,
         }
@@ -147,8 +137,8 @@ impl IgbVf {
     }
 
     fn write_control(&mut self, tx: bool, queue: usize, value: u32, env: &mut Env) -> Checked {
-        let (exists, kind) = if tx { (regs::TXDCTL_BITS, "TXDCTL") } else { (regs::RXDCTL_BITS, "RXDCTL") };
-        if value & !exists != 0 {
+        let kind = if tx { "TXDCTL" } else { "RXDCTL" };
+        if value & !F::RULES.dctl_bits[tx as usize] != 0 {
             return Err(format!("{kind}({queue}) {value:#010x} has reserved bits set"));
         }
         let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
@@ -160,31 +150,32 @@ impl IgbVf {
         if !enabled {
             return Ok(());
         }
-        if self.handshake && !self.pf.enabled {
+        let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
+        if self.handshake && !self.pf.clear_to_send() {
             // The PF reset behind the driver's back, perhaps since the ring was programmed: nothing runs, and the
             // driver cannot know yet.
-            let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
             ring.halted = true;
             return Ok(());
         }
-        let wthresh = value >> 16 & 0x1f;
         let problem = if !self.handshake {
-            Some(format!("{kind}({queue}).ENABLE before the reset handshake with the PF"))
+            Err(format!("{kind}({queue}).ENABLE before the reset handshake with the PF"))
         } else if !self.bus_master {
-            Some(format!("{kind}({queue}).ENABLE without Bus Master"))
-        } else if !tx && self.options.part == Part::I82576 && wthresh != 1 {
-            Some(format!(
-                "RXDCTL({queue}).WTHRESH is {wthresh}: an 82576 VF needs 1, or write-backs stay out (erratum)"
-            ))
+            Err(format!("{kind}({queue}).ENABLE without Bus Master"))
+        } else if queue >= self.family.granted() {
+            Err(format!("{kind}({queue}).ENABLE, but the PF granted {} queues", self.family.granted()))
         } else {
-            None
+            self.family.check_control(tx, queue, value)
         };
-        if let Some(problem) = problem {
-            let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
+        if problem.is_err() {
             ring.halted = true;
-            return Err(problem);
+            return problem;
         }
-        if tx { self.tx[queue].check_enable(env) } else { self.rx[queue].check_enable(env) }
+        if tx {
+            self.tx[queue].descriptors_max = F::RULES.tx_descriptors_max.saturating_sub(F::wthresh(value));
+            self.tx[queue].check_enable(env)
+        } else {
+            self.rx[queue].check_enable(env)
+        }
     }
 
     fn set_tail(&mut self, tx: bool, queue: usize, tail: u32, env: &mut Env) -> Checked {
