@@ -16,8 +16,9 @@ use std::arch::x86_64::{
     __m128i, __m256i, _mm_loadu_si128, _mm_shuffle_epi32, _mm_storeu_si128, _mm256_add_epi64, _mm256_and_si256,
     _mm256_castsi256_si128, _mm256_cmpgt_epi32, _mm256_cvtepu32_epi64, _mm256_loadu_si256, _mm256_max_epu32,
     _mm256_mul_epu32, _mm256_or_si256, _mm256_permutevar8x32_epi32, _mm256_set1_epi64x, _mm256_setr_epi32,
-    _mm256_setzero_si256, _mm256_sllv_epi64, _mm256_srli_epi64, _mm256_srlv_epi64, _mm256_storeu_si256,
-    _mm256_sub_epi32, _mm256_testc_si256, _mm256_testz_si256, _mm256_unpackhi_epi64, _mm256_unpacklo_epi64,
+    _mm256_setr_epi64x, _mm256_setzero_si256, _mm256_sllv_epi64, _mm256_srli_epi64, _mm256_srlv_epi64,
+    _mm256_storeu_si256, _mm256_sub_epi32, _mm256_testc_si256, _mm256_testz_si256, _mm256_unpackhi_epi64,
+    _mm256_unpacklo_epi64,
 };
 use std::sync::atomic::{Ordering, fence};
 
@@ -106,6 +107,7 @@ unsafe fn rx<F: RxFormat, const INFO: bool>(run: RxRun<'_>, quirks: F::Quirks) -
     let tag = splat(u64::from(tag) << 48);
     let limit = splat(u64::from(limit));
     let zero = _mm256_setzero_si256();
+    let last_len = _mm256_setr_epi64x(0, 0, 0, (len_mask << F::LEN_SHIFT) as i64);
     for group in 0..count {
         let (slots, places) = (&mut slots[group], &mut places[group]);
         let fresh = &fresh[count - 1 - group];
@@ -122,6 +124,7 @@ unsafe fn rx<F: RxFormat, const INFO: bool>(run: RxRun<'_>, quirks: F::Quirks) -
         if _mm256_testc_si256(all, whole) == 0
             || _mm256_testz_si256(any, error) == 0
             || _mm256_testz_si256(beyond, beyond) == 0
+            || _mm256_testz_si256(d6, last_len) != 0
         {
             return group;
         }

@@ -76,13 +76,16 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
         let (slots, places) = (&mut slots[group], &mut places[group]);
         let fresh = &fresh[count - 1 - group];
         let at = group * GROUP * F::WORDS;
-        let (mut all, mut any) = (u64::MAX, 0);
+        let (mut all, mut any, mut last) = (u64::MAX, 0, 0);
         let mut status = [0u64; GROUP];
         for i in (0..GROUP).rev() {
             // SAFETY: the run's descriptors exist (contract).
             let word = unsafe { words.load(at + i * F::WORDS + F::STATUS) };
             all &= word;
             any |= word;
+            if i == GROUP - 1 {
+                last = word;
+            }
             if F::LEN_WORD == F::STATUS {
                 // A place that is written but not counted is nobody's; so is one that is written in part.
                 PacketBuf::write_len(&mut places[i], F::len(word) as u16);
@@ -91,7 +94,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
                 status[i] = word;
             }
         }
-        if !plain::<F>(all, any) || F::LEN_WORD == F::STATUS && F::len(any) > limit {
+        if !plain::<F>(all, any) || F::LEN_WORD == F::STATUS && (F::len(any) > limit || F::len(last) == 0) {
             return group;
         }
         // The loads above saw DONE; what the device wrote before it is visible after this.
@@ -141,7 +144,8 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
 /// the union of their lengths to say.
 ///
 /// No length has a bit that the union lacks, so where the union fits the buffer every one does. (Frames that fill more than
-/// half of a buffer whose size is no power of two may fail this, and come one by one.)
+/// half of a buffer whose size is no power of two may fail this, and come one by one. A last descriptor without a length
+/// may not be done at all, see `RxQueue::is_past`; an earlier one is.)
 #[inline(always)]
 fn plain<F: RxFormat>(all: u64, any: u64) -> bool {
     let whole = F::DONE | F::LAST;

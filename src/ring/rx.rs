@@ -263,7 +263,7 @@ impl<F: RxFormat> RxQueue<F> {
         let at = self.next as usize * F::WORDS;
         // SAFETY: `next` is below the ring's size.
         let status = unsafe { self.parts.ring.load_acquire(at + F::STATUS) };
-        if status & F::DONE == 0 {
+        if status & F::DONE == 0 || F::LEN_WORD == F::STATUS && F::len(status) == 0 && !self.is_past(status) {
             return false;
         }
         if cache.ensure(1) == 0 {
@@ -301,6 +301,20 @@ impl<F: RxFormat> RxQueue<F> {
             }
         }
         true
+    }
+
+    /// Is a done descriptor without a byte done for good?
+    ///
+    /// Emulated NICs store the done bit by a `memmove` that may store it twice (glibc's does for 4 bytes, QEMU's igb uses it),
+    /// and when the second store is late it hits a descriptor that was armed anew: done, with no length, while the buffer
+    /// is the device's. Linux's drivers take the length for the sign of completion. The device has passed it if it completed the
+    /// next one; and a frame may end in a buffer that had nothing but the FCS, which was stripped.
+    #[cold]
+    fn is_past(&self, status: u64) -> bool {
+        let following = if self.next as usize + 1 == self.slots.len() { 0 } else { self.next as usize + 1 };
+        // SAFETY: below the ring's size.
+        let next = unsafe { self.parts.ring.load(following * F::WORDS + F::STATUS) };
+        next & F::DONE != 0 || self.partial.is_some() && status & F::LAST != 0
     }
 
     /// A piece of a frame over several buffers, or of a bad one. Returns the frame once it is whole.

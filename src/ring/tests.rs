@@ -215,7 +215,8 @@ impl Bench {
             return false;
         }
         let iova = self.word(self.head, 0).load(Ordering::Relaxed);
-        for word in 1..self.words {
+        assert_eq!(self.word(self.head, 1).load(Ordering::Relaxed) >> 32, 0, "an armed descriptor has no length");
+        for word in 2..self.words {
             assert_eq!(self.word(self.head, word).load(Ordering::Relaxed), 0, "an armed descriptor is clear");
         }
         let at = std::ptr::with_exposed_provenance_mut::<u8>(iova.wrapping_sub(DELTA) as usize);
@@ -233,6 +234,11 @@ impl Bench {
         }
         self.head = (self.head + 1) % self.size;
         true
+    }
+
+    /// The device stores the status of the last lap once more, into a descriptor that was armed anew since.
+    fn echo(&self, flags: u64) {
+        self.word(self.head, 1).store(flags | DONE, Ordering::Release);
     }
 
     /// The device sends one descriptor, if there is one: its bytes, whether it ends a frame, its context slot.
@@ -508,6 +514,37 @@ fn a_packet_stays_in_the_ring_when_the_pool_is_empty() {
     assert!(burst.is_empty());
     drop(rx);
     bench.close();
+}
+
+#[test]
+fn a_done_bit_without_a_length_is_no_frame_yet() {
+    for (vector, before, flags) in
+        [false, true].into_iter().flat_map(|v| (0..20).flat_map(move |n| [(v, n, LAST), (v, n, 0)]))
+    {
+        let pool = pool(32 + 64);
+        let mut bench = Bench::new(32);
+        bench.kernel = Kernel::best(vector);
+        let mut rx = bench.rx(&pool, false);
+        let (mut cache, mut burst) = (pool.cache(), Burst::new());
+        assert_eq!(rx.burst(&mut cache, &mut burst), 0);
+        for lap in 0..8 {
+            for n in 0..before {
+                assert!(bench.receive(&[n; 60], LAST, 0));
+            }
+            bench.echo(flags);
+            let case = format!("vector {vector}, {before} frames, flags {flags:#x}, lap {lap}");
+            assert_eq!(rx.burst(&mut cache, &mut burst), usize::from(before), "{case}");
+            assert_eq!(rx.burst(&mut cache, &mut burst), 0, "{case}");
+            assert!(bench.receive(&[99; 61], LAST, 0));
+            assert_eq!(rx.burst(&mut cache, &mut burst), 1, "{case}");
+            assert_eq!(bytes(&burst.pop().unwrap()), [99; 61], "{case}");
+            assert!(burst.iter().zip(0..before).all(|(packet, n)| bytes(packet) == [n; 60]), "{case}");
+            cache.free(&mut burst);
+        }
+        drop((rx, cache));
+        bench.close();
+        assert_eq!(pool.available(), pool.capacity());
+    }
 }
 
 #[test]

@@ -86,7 +86,15 @@ fn lengths_that_cannot_be_are_dropped_and_counted() {
                 }
                 let got = s.receive_by(9);
                 let stats = s.stats().rx[0];
-                if lie <= fills {
+                if lie == 0 {
+                    // The last one may be an echo of an earlier frame: it waits for the device to pass it.
+                    assert_eq!((got.len(), stats.bad_length), (lens.len() - 1, 0), "{room}");
+                    assert!(got.iter().all(|p| p.bytes.is_empty()));
+                    world.clear_faults(s.id);
+                    assert!(world.inject(s.id, &frame(s.mac(), PEER, 60, 2)));
+                    let got = s.receive_by(9);
+                    assert_eq!(got.iter().map(|p| p.bytes.len()).collect::<Vec<_>>(), [0, 60]);
+                } else if lie <= fills {
                     assert_eq!((got.len(), stats.bad_length), (lens.len(), 0), "{lie} of {room}");
                     for (p, len) in got.iter().zip(lens) {
                         assert_eq!(p.bytes.len(), len.div_ceil(fills.into()) * usize::from(lie));
