@@ -524,7 +524,7 @@ fn a_done_bit_without_a_length_is_no_frame_yet() {
         let pool = pool(32 + 64);
         let mut bench = Bench::new(32);
         bench.kernel = Kernel::best(vector);
-        let mut rx = bench.rx(&pool, false);
+        let mut rx = bench.rx::<Toy>(&pool, false);
         let (mut cache, mut burst) = (pool.cache(), Burst::new());
         assert_eq!(rx.burst(&mut cache, &mut burst), 0);
         for lap in 0..8 {
