@@ -56,6 +56,10 @@ fn open_device(spec: &DeviceSpec) -> Result<Box<dyn Device>> {
         DeviceSpec::Sim(spec) => attach(super::sim::open(spec)?),
         #[cfg(not(feature = "sim"))]
         DeviceSpec::Sim(spec) => Err(Error::Config(format!("{spec}: built without the feature 'sim'"))),
+        #[cfg(feature = "vfio-user")]
+        DeviceSpec::VfioUser(path) => attach(crate::vfio::VfioUserBus::open(path)?),
+        #[cfg(not(feature = "vfio-user"))]
+        DeviceSpec::VfioUser(_) => Err(Error::Config(format!("{spec}: built without the feature 'vfio-user'"))),
     }
 }
 

@@ -1,10 +1,11 @@
 //! Device specs: the text that names a port on a command line.
 //!
-//! Owns the grammar: a PCI address, or `sim:MODEL?key=value&key=value`. What the keys of a model mean is the
+//! Owns the grammar: a PCI address, `vfio-user:PATH`, or `sim:MODEL?key=value&key=value`. What the keys of a model mean is the
 //! model's business (`drivers/sim/spec.rs`); this module only takes the text apart.
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::addr::PciAddress;
@@ -16,6 +17,8 @@ use crate::error::{Error, Result};
 pub enum DeviceSpec {
     /// A PCI function bound to vfio-pci, written as its address: `0000:3b:02.1`.
     Pci(PciAddress),
+    /// A device that another process serves on a unix socket: `vfio-user:/run/vf.sock`.
+    VfioUser(PathBuf),
     /// A software model in this process: `sim:igbvf?wire=pair:0`.
     Sim(SimSpec),
 }
@@ -43,11 +46,18 @@ impl FromStr for DeviceSpec {
         if let Some(rest) = text.strip_prefix("sim:") {
             return parse_sim(text, rest).map(DeviceSpec::Sim);
         }
+        if let Some(path) = text.strip_prefix("vfio-user:") {
+            return match path {
+                "" => Err(Error::Parse(format!("'{text}': expected vfio-user:PATH, like vfio-user:/run/vf.sock"))),
+                path => Ok(DeviceSpec::VfioUser(path.into())),
+            };
+        }
         if text.contains('.') && !text.contains(['/', '?']) && text.matches(':').count() <= 2 {
             return text.parse().map(DeviceSpec::Pci);
         }
         Err(Error::Parse(format!(
-            "'{text}' names no device; expected a PCI address like 0000:3b:02.1, or a model like sim:igbvf"
+            "'{text}' names no device; expected a PCI address like 0000:3b:02.1, a socket like vfio-user:/run/vf.sock, or a model like \
+             sim:igbvf"
         )))
     }
 }
@@ -74,6 +84,7 @@ impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DeviceSpec::Pci(address) => address.fmt(f),
+            DeviceSpec::VfioUser(path) => write!(f, "vfio-user:{}", path.display()),
             DeviceSpec::Sim(spec) => spec.fmt(f),
         }
     }
@@ -95,16 +106,25 @@ mod tests {
 
     #[test]
     fn specs_round_trip() {
-        for text in ["0000:3b:02.1", "sim:igbvf", "sim:igbvf?wire=pair:0&seed=7"] {
+        for text in ["0000:3b:02.1", "sim:igbvf", "sim:igbvf?wire=pair:0&seed=7", "vfio-user:/run/vf.sock"] {
             assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn malformed_specs_are_refused_with_an_example() {
-        for text in
-            ["", "eth0", "sim:", "sim:?x=1", "sim:igbvf?x", "sim:igbvf?=1", "/dev/vfio/5", "0000:3b:02", "1.2.3:4"]
-        {
+        for text in [
+            "",
+            "eth0",
+            "vfio-user:",
+            "sim:",
+            "sim:?x=1",
+            "sim:igbvf?x",
+            "sim:igbvf?=1",
+            "/dev/vfio/5",
+            "0000:3b:02",
+            "1.2.3:4",
+        ] {
             let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
             assert!(error.contains("expected") || error.contains("form"), "{text}: {error}");
         }

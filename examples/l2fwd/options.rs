@@ -13,7 +13,8 @@ l2fwd: forwards what each port receives to another port
 
 usage: l2fwd [OPTIONS]            (without options: two software models, a generator on one, a sink on the other)
 
-  --port SPEC            a port: a PCI address (0000:3b:02.1) or a model (sim:igbvf?wire=gen); repeat it
+  --port SPEC            a port: a PCI address (0000:3b:02.1), a socket that a device is served on
+                         (vfio-user:/run/vf.sock), or a model (sim:igbvf?wire=gen); repeat it
   --resource NAME        the ports that the environment of a pod names, such as intel.com/intel_sriov_dpdk
   --portmap PAIRS        where packets go, by port number, such as '(0,1),(1,0)'; the default joins 0 and 1,
                          2 and 3 and so on, and sends a last lone port's packets back to it

@@ -23,7 +23,7 @@ pub enum Pages {
     Huge2M,
     /// 1 GiB hugepages in a memfd, which can be shared with another process.
     Huge1G,
-    /// Ordinary pages: enough for software models, refused for hardware.
+    /// Ordinary pages in a memfd: enough for software models, in this process or another, and refused for hardware.
     Ordinary,
 }
 
@@ -42,8 +42,8 @@ pub struct HugeRegion {
 enum Backing {
     /// From hugepage-rs, with the layout it must be given back with.
     HugepageRs(std::alloc::Layout),
-    /// From memmap2; unmapped when dropped.
-    Mapped { _map: MmapRaw, fd: Option<OwnedFd> },
+    /// A memfd, mapped with memmap2; unmapped when dropped.
+    Memfd { _map: MmapRaw, fd: OwnedFd },
 }
 
 // SAFETY: `base` is an address and nothing in here dereferences it; the mapping belongs to the process, not to a
@@ -61,8 +61,8 @@ impl HugeRegion {
         let len = len.max(1);
         let region = match pages {
             Pages::Default => Self::default_huge(len)?,
-            Pages::Huge2M => Self::memfd(len, 2 * MIB)?,
-            Pages::Huge1G => Self::memfd(len, GIB)?,
+            Pages::Huge2M => Self::huge_memfd(len, 2 * MIB)?,
+            Pages::Huge1G => Self::huge_memfd(len, GIB)?,
             Pages::Ordinary => Self::ordinary(len)?,
         };
         region.finish(node)?;
@@ -82,12 +82,21 @@ impl HugeRegion {
         Ok(HugeRegion { base, len, page_size, backing: Backing::HugepageRs(layout) })
     }
 
-    fn memfd(len: usize, page_size: usize) -> Result<HugeRegion> {
+    fn huge_memfd(len: usize, page_size: usize) -> Result<HugeRegion> {
         let len = round_up(len, page_size)?;
         check_free(len, page_size)?;
         let size_flag = (page_size.trailing_zeros()) << libc::MFD_HUGE_SHIFT;
+        Self::memfd(len, page_size, libc::MFD_HUGETLB | size_flag)
+    }
+
+    fn ordinary(len: usize) -> Result<HugeRegion> {
+        let page_size = 4 * KIB;
+        Self::memfd(round_up(len, page_size)?, page_size, 0)
+    }
+
+    fn memfd(len: usize, page_size: usize, flags: libc::c_uint) -> Result<HugeRegion> {
         // SAFETY: the name is a C string; the flags are those of memfd_create(2).
-        let fd = unsafe { libc::memfd_create(c"vfring".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_HUGETLB | size_flag) };
+        let fd = unsafe { libc::memfd_create(c"vfring".as_ptr(), libc::MFD_CLOEXEC | flags) };
         if fd < 0 {
             return Err(Error::last_os(format!("memfd_create of {} pages", Size(page_size))));
         }
@@ -95,23 +104,12 @@ impl HugeRegion {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let file = fs::File::from(fd);
         file.set_len(len as u64).map_err(|e| Error::os(format!("ftruncate of a {} memfd", Size(len)), e))?;
-        let map = MmapOptions::new().len(len).map_raw(&file).map_err(|_| not_mapped(len, page_size))?;
-        Self::mapped(map, len, page_size, Some(file.into()))
-    }
-
-    fn ordinary(len: usize) -> Result<HugeRegion> {
-        let page_size = 4 * KIB;
-        let len = round_up(len, page_size)?;
-        let map = MmapOptions::new()
-            .len(len)
-            .map_anon()
-            .map_err(|e| Error::os(format!("mmap of {} of ordinary memory", Size(len)), e))?;
-        Self::mapped(map.into(), len, page_size, None)
-    }
-
-    fn mapped(map: MmapRaw, len: usize, page_size: usize, fd: Option<OwnedFd>) -> Result<HugeRegion> {
+        let map = MmapOptions::new().len(len).map_raw(&file).map_err(|e| match page_size > 4 * KIB {
+            true => not_mapped(len, page_size),
+            false => Error::os(format!("mmap of {} of ordinary memory", Size(len)), e),
+        })?;
         let base = NonNull::new(map.as_mut_ptr()).ok_or_else(|| Error::Memory("mmap returned null".into()))?;
-        Ok(HugeRegion { base, len, page_size, backing: Backing::Mapped { _map: map, fd } })
+        Ok(HugeRegion { base, len, page_size, backing: Backing::Memfd { _map: map, fd: file.into() } })
     }
 
     /// The steps that every backing needs before a device sees the memory.
@@ -168,8 +166,8 @@ impl HugeRegion {
     /// The memfd behind the region, for sharing it with another process; none for private memory.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.backing {
-            Backing::Mapped { fd: Some(fd), .. } => Some(fd.as_fd()),
-            _ => None,
+            Backing::Memfd { fd, .. } => Some(fd.as_fd()),
+            Backing::HugepageRs(_) => None,
         }
     }
 }

@@ -4,7 +4,9 @@
 //! `info` takes the kernel's answers apart, `container` owns groups, containers and mappings, `iova` chooses addresses,
 //! `device` owns an open function with its BAR, and `explain` has the texts of what can go wrong.
 //!
-//! The life of a device, in this order and undone in the reverse:
+//! `user` is the other back end: a device that another process serves over vfio-user.
+//!
+//! The life of a device of the kernel, in this order and undone in the reverse:
 //!
 //! 1. sysfs is asked whether it can work at all: a VF, on vfio-pci, in an IOMMU group.
 //! 2. The group is opened (once per process) and found viable.
@@ -19,6 +21,8 @@ mod explain;
 mod info;
 mod ioctl;
 mod iova;
+#[cfg(feature = "vfio-user")]
+mod user;
 
 #[cfg(test)]
 mod fake;
@@ -26,3 +30,5 @@ mod fake;
 mod tests;
 
 pub(crate) use bus::VfioBus;
+#[cfg(feature = "vfio-user")]
+pub(crate) use user::VfioUserBus;
