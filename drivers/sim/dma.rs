@@ -277,6 +277,21 @@ impl DmaSpace {
         Ok(())
     }
 
+    /// Writes a descriptor of four words back: `words[done]`, which holds DD, last and with release ordering.
+    #[inline]
+    pub(super) fn write_four(&self, iova: u64, words: [u64; 4], done: usize) -> Result<(), Fault> {
+        let at = with_exposed_provenance::<AtomicU64>(self.translate(iova, 32, true)?);
+        debug_assert!(at.is_aligned());
+        for (i, word) in words.into_iter().enumerate().filter(|(i, _)| *i != done) {
+            // SAFETY: as in `fetch`, for 32 bytes; `i` is below 4.
+            unsafe { (*at.add(i)).store(word, Ordering::Relaxed) };
+        }
+        let word = words[done];
+        // SAFETY: as above; the index into `words` shows that `done` is below 4.
+        unsafe { (*at.add(done)).store(word, Ordering::Release) };
+        Ok(())
+    }
+
     /// Reads a transmit buffer, appending to `out`.
     #[inline]
     pub(super) fn read(&self, iova: u64, len: usize, out: &mut Vec<u8>) -> Result<(), Fault> {

@@ -52,6 +52,31 @@ pub enum Fault {
     LinkDisabled,
     /// An ixgbe PF answers GET_QUEUES with these words: transmit queues, receive queues, traffic classes, default queue.
     QueueReply([u32; 4]),
+    /// The PF's replies come this much later.
+    LateReplies(Duration),
+    /// The PF's replies are cut to so many bytes.
+    ShortReplies(u16),
+    /// The PF's replies have so many bytes too many.
+    LongReplies(u16),
+    /// Messages of the PF claim this length in their descriptors, whatever the buffer's (admin queues).
+    LyingReplyLength(u16),
+    /// Before each reply comes one to a request that was not made: this opcode.
+    StrayReplies(u32),
+    /// Before each reply comes an event with this code.
+    StrayEvents(u32),
+    /// The first thing that a VF hears from the PF after a reset is the announcement of that reset.
+    StaleEvents,
+    /// The PF announces a reset that does not come. Happens once, when the fault is set.
+    FalseAlarm,
+    /// The PF pays no attention to a VF's request to be reset.
+    ResetIgnored,
+    /// The PF grants so many queue pairs and vectors, whatever the VF has.
+    Resources {
+        /// Queue pairs.
+        queues: u16,
+        /// Vectors.
+        vectors: u16,
+    },
 }
 
 /// The faults of a port and what they need to remember.
@@ -117,6 +142,48 @@ impl Faults {
 
     pub(super) fn queue_reply(&self) -> Option<[u32; 4]> {
         self.list.iter().find_map(|f| if let Fault::QueueReply(words) = f { Some(*words) } else { None })
+    }
+
+    /// How much later the PF replies.
+    pub(super) fn reply_delay(&self) -> Duration {
+        self.list.iter().find_map(|f| if let Fault::LateReplies(d) = f { Some(*d) } else { None }).unwrap_or_default()
+    }
+
+    /// Bytes that replies have too many.
+    pub(super) fn longer_replies(&self) -> usize {
+        self.list.iter().find_map(|f| if let Fault::LongReplies(n) = f { Some(*n as usize) } else { None }).unwrap_or(0)
+    }
+
+    /// A reply's payload as the VF gets it.
+    pub(super) fn mangle(&self, mut payload: Vec<u8>) -> Vec<u8> {
+        if self.has(Fault::GarbageReply) {
+            payload.fill(0xa5);
+        }
+        if let Some(n) = self.list.iter().find_map(|f| if let Fault::ShortReplies(n) = f { Some(*n) } else { None }) {
+            payload.truncate(n as usize);
+        }
+        payload.resize(payload.len() + self.longer_replies(), 0x5a);
+        payload
+    }
+
+    pub(super) fn lying_reply_length(&self) -> Option<u16> {
+        self.list.iter().find_map(|f| if let Fault::LyingReplyLength(n) = f { Some(*n) } else { None })
+    }
+
+    pub(super) fn stray_reply(&self) -> Option<u32> {
+        self.list.iter().find_map(|f| if let Fault::StrayReplies(opcode) = f { Some(*opcode) } else { None })
+    }
+
+    pub(super) fn stray_event(&self) -> Option<u32> {
+        self.list.iter().find_map(|f| if let Fault::StrayEvents(code) = f { Some(*code) } else { None })
+    }
+
+    /// Queue pairs and vectors that the PF grants instead of its own.
+    pub(super) fn resources(&self) -> Option<(u16, u16)> {
+        self.list.iter().find_map(|f| match f {
+            Fault::Resources { queues, vectors } => Some((*queues, *vectors)),
+            _ => None,
+        })
     }
 
     pub(super) fn flap_period(&self) -> Option<Duration> {

@@ -14,7 +14,7 @@ pub(super) const ETHERNET: usize = 14;
 pub(super) const MIN_FRAME: usize = 60;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-const ETHERTYPE_VLAN: u16 = 0x8100;
+pub(super) const ETHERTYPE_VLAN: u16 = 0x8100;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
@@ -69,8 +69,13 @@ pub(super) fn vlan_tag(frame: &[u8]) -> Option<u16> {
 
 /// Appends `frame` with a tag inserted.
 pub(super) fn insert_tag(frame: &[u8], tci: u16, out: &mut Vec<u8>) {
+    insert_tag_of(ETHERTYPE_VLAN, frame, tci, out);
+}
+
+/// Appends `frame` with a tag of a given ethertype inserted.
+pub(super) fn insert_tag_of(tpid: u16, frame: &[u8], tci: u16, out: &mut Vec<u8>) {
     out.extend_from_slice(&frame[..12]);
-    out.extend_from_slice(&ETHERTYPE_VLAN.to_be_bytes());
+    out.extend_from_slice(&tpid.to_be_bytes());
     out.extend_from_slice(&tci.to_be_bytes());
     out.extend_from_slice(&frame[12..]);
 }

@@ -35,8 +35,20 @@
 //! | `tcs` | traffic classes of the port: 0, 4 or 8, each with one queue | `0` |
 //! | `port_vlan` | VLAN that the host put the VF in; 0: none | `0` |
 //! | `mc_filter` | which bits of an address index the multicast table: 0 to 3 | `0` |
+//!
+//! | key of `sim:iavf` | meaning | default |
+//! |---|---|---|
+//! | `part` | `xl710` or `x722` (an i40e PF answers), `e810` (an ice PF answers) | `e810` |
+//! | `queues` | queue pairs that the PF grants at first, 1 to 16 | 4; `e810`: 16 |
+//! | `mac_fixed` | `1`: the host set the address: no other unicast address, unless `trust=1` | `0` |
+//! | `trust` | `1`: the host trusts the VF: promiscuity, no limits on filters | `0` |
+//! | `double_vlan` | `1`: double-VLAN mode of an ice PF: outer tags in L2TAG2 | `0` |
+//! | `large_queues` | `1`: an ice PF grants LARGE_NUM_QPAIRS, and with it the V2 queue messages | `0` |
+//! | `rxdids` | receive descriptor profiles that an ice PF offers, a bit each | 1, 2 and 22 |
+//! | `batched` | `1`: write-backs wait for company unless a vector has WB_ON_ITR or an interrupt | `0` |
 
 mod adv;
+mod avf;
 mod bus;
 mod dma;
 mod env;
@@ -61,6 +73,7 @@ mod vectors;
 mod wire;
 mod world;
 
+pub use avf::{AvfOptions, AvfPart};
 pub use fault::Fault;
 pub use igb::{IgbOptions, Part};
 pub use ixgbe::{IxgbeOptions, IxgbePart};

@@ -11,6 +11,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+use super::avf::{AvfOptions, AvfVf};
 use super::env::Env;
 use super::fault::Fault;
 use super::igb::{Igb, IgbOptions, IgbVf};
@@ -94,6 +95,10 @@ pub(super) trait Model: Send {
 
     /// Finds out what to do with an untagged frame that the VF is sent many times.
     fn prepare(&self, frame: &[u8]) -> Prepared;
+    /// Changes whenever [`prepare`](Self::prepare) may answer differently from before.
+    fn generation(&self) -> u64 {
+        0
+    }
     /// True while other receive queues are enabled and this one is not.
     fn left_out(&self, queue: usize) -> bool;
     /// True when a receive queue could take a frame of `len` bytes now.
@@ -130,6 +135,8 @@ pub(super) enum Options {
     Igb(IgbOptions),
     /// 82599, X540, X550 or E610.
     Ixgbe(IxgbeOptions),
+    /// Adaptive VF.
+    Avf(AvfOptions),
 }
 
 impl Options {
@@ -138,6 +145,7 @@ impl Options {
         match self {
             Options::Igb(_) => "igbvf",
             Options::Ixgbe(_) => "ixgbevf",
+            Options::Avf(_) => "iavf",
         }
     }
 
@@ -146,6 +154,7 @@ impl Options {
         match self {
             Options::Igb(options) => Box::new(IgbVf::new(port, name, Igb::new(options), env)),
             Options::Ixgbe(options) => Box::new(IxgbeVf::new(port, name, Ixgbe::new(options), env)),
+            Options::Avf(options) => Box::new(AvfVf::new(port, name, options, env)),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::str::FromStr;
 
+use super::avf::{AvfOptions, AvfPart, QUEUES_MAX};
 use super::bus::SimBus;
 use super::frame::{ETHERNET, MIN_FRAME};
 use super::igb::{IgbOptions, Part};
@@ -99,9 +100,10 @@ fn model(spec: &SimSpec) -> Result<ModelKeys> {
     match spec.model.as_str() {
         "igbvf" => Ok((&["part", "mac", "mac_fixed", "rss"], igb_options)),
         "ixgbevf" => Ok((&IXGBE_KEYS, ixgbe_options)),
-        other => {
-            Err(Error::Config(format!("{spec}: there is no model '{other}'; models are sim:igbvf and sim:ixgbevf")))
-        }
+        "iavf" => Ok((&AVF_KEYS, avf_options)),
+        other => Err(Error::Config(format!(
+            "{spec}: there is no model '{other}'; models are sim:igbvf, sim:ixgbevf and sim:iavf"
+        ))),
     }
 }
 
@@ -166,6 +168,30 @@ fn ixgbe_options(spec: &SimSpec) -> Result<Options> {
         traffic_classes: one_of("tcs", 0, &[0, 4, 8])?,
         port_vlan: Some(number(spec, "port_vlan", 0, 0, 4094)?).filter(|&vid| vid > 0),
         multicast_filter: number(spec, "mc_filter", 0, 0, 3)?,
+    }))
+}
+
+const AVF_KEYS: [&str; 9] =
+    ["part", "queues", "mac", "mac_fixed", "trust", "double_vlan", "large_queues", "rxdids", "batched"];
+
+fn avf_options(spec: &SimSpec) -> Result<Options> {
+    let part = match spec.get("part") {
+        Some("xl710") => AvfPart::Xl710,
+        Some("x722") => AvfPart::X722,
+        None | Some("e810") => AvfPart::E810,
+        Some(other) => return Err(bad(spec, "part", other, "xl710, x722 or e810")),
+    };
+    let defaults = AvfOptions::new(part);
+    Ok(Options::Avf(AvfOptions {
+        queues: number(spec, "queues", defaults.queues, 1, QUEUES_MAX)?,
+        mac: mac(spec)?,
+        mac_fixed: flag(spec, "mac_fixed")?,
+        trusted: flag(spec, "trust")?,
+        double_vlan: flag(spec, "double_vlan")?,
+        large_queues: flag(spec, "large_queues")?,
+        rxdids: number(spec, "rxdids", defaults.rxdids, 0, u64::MAX)?,
+        batched: flag(spec, "batched")?,
+        ..defaults
     }))
 }
 

@@ -154,8 +154,9 @@ pub(super) struct Generator {
     /// Frames a second; `None`: as fast as the ring takes them.
     rate: Option<u64>,
     flows: u16,
-    /// The address that `templates` are made for, and the frames with what becomes of them.
+    /// The address, and the state of the VF, that `templates` are made for; the frames with what becomes of them.
     mac: MacAddr,
+    generation: u64,
     templates: Vec<(Vec<u8>, Prepared)>,
     next: usize,
     since: Duration,
@@ -167,12 +168,13 @@ impl Generator {
     pub(super) fn new(size: usize, rate: Option<u64>, flows: u16) -> Self {
         let size = size.max(MIN_FRAME);
         let (mac, since) = (MacAddr::ZERO, Duration::ZERO);
-        Generator { size, rate, flows: flows.max(1), mac, templates: Vec::new(), next: 0, since, made: 0 }
+        let flows = flows.max(1);
+        Generator { size, rate, flows, mac, generation: 0, templates: Vec::new(), next: 0, since, made: 0 }
     }
 
     fn run(&mut self, limit: usize, vf: &mut dyn Model, counters: &mut WireCounters, env: &mut Env) -> usize {
-        if self.mac != vf.mac() || self.templates.is_empty() {
-            self.mac = vf.mac();
+        if (self.mac, self.generation) != (vf.mac(), vf.generation()) || self.templates.is_empty() {
+            (self.mac, self.generation) = (vf.mac(), vf.generation());
             self.templates = (0..self.flows).map(|flow| self.template(flow, vf)).collect();
             self.next = 0;
         }

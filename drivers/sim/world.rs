@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::avf::AvfOptions;
 use super::env::Env;
 use super::fault::Fault;
 use super::frame;
@@ -153,6 +154,11 @@ impl World {
     /// Adds an ixgbe VF whose wire is the test.
     pub fn add_ixgbevf(&self, options: IxgbeOptions) -> PortId {
         self.add_tested(Options::Ixgbe(options))
+    }
+
+    /// Adds an Adaptive VF whose wire is the test.
+    pub fn add_iavf(&self, options: AvfOptions) -> PortId {
+        self.add_tested(Options::Avf(options))
     }
 
     /// Adds a port whose wire is the test.

@@ -1,0 +1,53 @@
+//! The counters that GET_STATS reports (fact sheet iavf 4.4).
+#![forbid(unsafe_code)]
+
+use super::super::frame::FCS;
+use crate::addr::MacAddr;
+
+/// Bytes, unicast, multicast, broadcast, discards, unknown protocol; then the same of transmit, with errors last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stats([u64; 12]);
+
+impl Stats {
+    fn frame(&mut self, first: usize, to: MacAddr, bytes: usize) {
+        let cast = match to {
+            MacAddr::BROADCAST => 3,
+            to if to.is_multicast() => 2,
+            _ => 1,
+        };
+        for (counter, add) in [(first, bytes as u64), (first + cast, 1)] {
+            self.0[counter] = self.0[counter].wrapping_add(add);
+        }
+    }
+
+    /// Counts a received frame of `len` bytes without FCS; its octets include that.
+    pub(super) fn received(&mut self, to: MacAddr, len: usize) {
+        self.frame(0, to, len + FCS);
+    }
+
+    /// Counts a frame that found no buffers.
+    pub(super) fn discarded(&mut self) {
+        self.0[4] = self.0[4].wrapping_add(1);
+    }
+
+    /// Counts a sent frame of `len` bytes.
+    pub(super) fn sent(&mut self, to: MacAddr, len: usize) {
+        self.frame(6, to, len);
+    }
+
+    /// Counts a packet that was refused.
+    pub(super) fn refused(&mut self) {
+        self.0[11] = self.0[11].wrapping_add(1);
+    }
+
+    /// Sets every counter, so that tests see them wrap.
+    pub(super) fn preset(&mut self, value: u64) {
+        self.0 = [value; 12];
+    }
+
+    /// The reply; an i40e PF appends one more counter.
+    pub(super) fn reply(&self, i40e: bool) -> Vec<u8> {
+        let more: &[u64] = if i40e { &[0] } else { &[] };
+        self.0.iter().chain(more).flat_map(|counter| counter.to_le_bytes()).collect()
+    }
+}
