@@ -113,6 +113,7 @@ fn port_configs(options: &Options, plan: &Plan) -> Vec<(DeviceSpec, PortConfig)>
             .queues(plan.rx_queues[port], plan.tx_queues[port])
             .rings(options.ring, options.ring)
             .mtu(options.mtu)
+            .symmetric_rss(options.symmetric_rss)
             .interrupts(options.interrupts)
     };
     options.ports.iter().enumerate().map(|(number, spec)| (spec.clone(), config(number))).collect()

@@ -42,6 +42,12 @@ impl Object {
         self.raw(key, &value.finish())
     }
 
+    /// A list of whole numbers.
+    pub fn numbers(self, key: &str, values: impl IntoIterator<Item = u64>) -> Self {
+        let values: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
+        self.raw(key, &format!("[{}]", values.join(",")))
+    }
+
     /// A list of objects.
     pub fn list(self, key: &str, values: impl IntoIterator<Item = Object>) -> Self {
         let values: Vec<String> = values.into_iter().map(Object::finish).collect();

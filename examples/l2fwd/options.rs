@@ -21,10 +21,12 @@ usage: l2fwd [OPTIONS]            (without options: two software models, a gener
   --no-mac-updating      leave the frames as they are; otherwise the source becomes the MAC of the sending port and
                          the destination 02:00:00:00:00:PORT
   --peer-mac PORT,MAC    the destination of what PORT sends; repeat it
-  --queues N             receive queues of each port (1)
+  --queues N             receive queues of each port (1), and as many threads unless --cores says otherwise: thread n owns
+                         receive queue n of every port, and a transmit queue of every port it sends to
+  --symmetric-rss        spread flows so that both directions of one meet in the same queue
   --burst N              packets moved at a time, 1 to 1024 (32)
   --cores LIST           a pinned thread on each of these cores, such as 2,3 or 2-5; each owns some receive queues and
-                         a transmit queue of every port it sends to (default: one thread, not pinned)
+                         a transmit queue of every port it sends to (default: N threads, not pinned)
   --ring N               descriptors of every ring (512)
   --buffers N            packet buffers in the pool (default: enough for rings, caches and bursts)
   --pages SIZE           hugepages of the packet buffers, 2M or 1G (default: the system's default size)
@@ -49,9 +51,11 @@ pub struct Options {
     pub peers: Vec<MacAddr>,
     /// Receive queues of each port.
     pub queues: u16,
+    /// Both directions of a flow meet in one queue.
+    pub symmetric_rss: bool,
     /// Packets moved at a time.
     pub burst: usize,
-    /// One pinned thread each; empty: one thread that is not pinned.
+    /// One pinned thread each; empty: as many threads as queues, not pinned.
     pub cores: Vec<usize>,
     /// Descriptors of every ring.
     pub ring: u16,
@@ -86,6 +90,7 @@ impl Options {
             mac_updating: true,
             peers: Vec::new(),
             queues: 1,
+            symmetric_rss: false,
             burst: 32,
             cores: Vec::new(),
             ring: 512,
@@ -105,6 +110,7 @@ impl Options {
                 "--no-mac-updating" => options.mac_updating = false,
                 "--peer-mac" => peers.push(args.parsed_by(parse_peer)?),
                 "--queues" => options.queues = args.number(1..=256)?,
+                "--symmetric-rss" => options.symmetric_rss = true,
                 "--burst" => options.burst = args.number(1..=1024)?,
                 "--cores" => cores = args.parsed()?,
                 "--ring" => options.ring = args.number(1..=32768)?,

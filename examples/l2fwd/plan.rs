@@ -31,12 +31,19 @@ pub struct Queue {
 }
 
 impl Plan {
-    /// Deals `queues` receive queues of every port that receives out to the threads, in equal shares and in order:
-    /// neighbouring queues of a port go to the same thread, which keeps the number of transmit queues low.
+    /// Deals `queues` receive queues of every port that receives out to threads. Without `cores` there are as many threads
+    /// as queues, and thread n gets queue n of every port. With them there is a thread for each, and the queues are
+    /// dealt in equal shares and in order: neighbouring queues of a port go to the same thread, which keeps the number of
+    /// transmit queues low.
     pub fn new(to: &[Option<usize>], queues: u16, cores: &[usize]) -> Result<Plan, String> {
-        let receiving = to.iter().enumerate().filter_map(|(port, to)| to.map(|to| (port, to)));
-        let work: Vec<(Queue, usize)> =
-            receiving.flat_map(|(port, to)| (0..queues).map(move |number| (Queue { port, number }, to))).collect();
+        let receiving = || to.iter().enumerate().filter_map(|(port, to)| to.map(|to| (port, to)));
+        let of_queue = |number| receiving().map(move |(port, to)| (Queue { port, number }, to));
+        let work: Vec<(Queue, usize)> = match cores {
+            [] => (0..queues).flat_map(of_queue).collect(),
+            _ => {
+                receiving().flat_map(|(port, to)| (0..queues).map(move |number| (Queue { port, number }, to))).collect()
+            }
+        };
         if cores.len() > work.len() {
             return Err(format!(
                 "--cores names {} cores and there are {} receive queues; name fewer cores, or give the ports more with --queues",
@@ -44,7 +51,7 @@ impl Plan {
                 work.len()
             ));
         }
-        let count = cores.len().max(1);
+        let count = if cores.is_empty() { usize::from(queues) } else { cores.len() };
         let mut tx_queues = vec![0; to.len()];
         let mut threads = Vec::with_capacity(count);
         for index in 0..count {
@@ -80,7 +87,9 @@ mod tests {
             .filter(|port| to[*port].is_some())
             .flat_map(|port| (0..queues).map(move |number| queue(port, number)))
             .collect();
-        assert_eq!(rx, wanted);
+        let mut sorted = rx.clone();
+        sorted.sort_by_key(|queue| (queue.port, queue.number));
+        assert_eq!(sorted, wanted);
         let mut tx: Vec<(usize, u16)> =
             plan.threads.iter().flat_map(|t| t.tx.iter().map(|q| (q.port, q.number))).collect();
         let all = tx.len();
@@ -103,6 +112,19 @@ mod tests {
         assert_eq!(plan.threads[0].core, None);
         assert_eq!(plan.threads[0].rx, [(queue(0, 0), 0), (queue(1, 0), 1)]);
         assert_eq!(plan.threads[0].tx, [queue(1, 0), queue(0, 0)]);
+    }
+
+    #[test]
+    fn without_cores_thread_n_owns_queue_n_of_every_port() {
+        let to = [Some(1), Some(0)];
+        let plan = Plan::new(&to, 3, &[]).unwrap();
+        check(&plan, &to, 3);
+        assert_eq!(plan.threads.len(), 3);
+        for (n, thread) in (0..).zip(&plan.threads) {
+            assert_eq!(thread.rx, [(queue(0, n), 0), (queue(1, n), 1)]);
+            assert_eq!(thread.tx, [queue(1, n), queue(0, n)]);
+        }
+        assert_eq!((plan.rx_queues, plan.tx_queues), (vec![3, 3], vec![3, 3]));
     }
 
     #[test]

@@ -259,8 +259,16 @@ pub fn json(ports: &[PortFacts], pool: PoolEnd, first: &Sample, last: &Sample) -
                 object = object.number("to", to as u64);
             }
             object
-                .object("rx", side(b.rx_packets(), a.rx_packets(), device_b.rx_octets, device_a.rx_octets))
-                .object("tx", side(b.tx_packets(), a.tx_packets(), device_b.tx_octets, device_a.tx_octets))
+                .object(
+                    "rx",
+                    side(b.rx_packets(), a.rx_packets(), device_b.rx_octets, device_a.rx_octets)
+                        .numbers("queue_packets", b.stats.rx.iter().map(|queue| queue.packets)),
+                )
+                .object(
+                    "tx",
+                    side(b.tx_packets(), a.tx_packets(), device_b.tx_octets, device_a.tx_octets)
+                        .numbers("queue_packets", b.stats.tx.iter().map(|queue| queue.packets)),
+                )
                 .number("drops", drops.total())
                 .object("drops_by_reason", reasons)
                 .number("rx_no_buffer", b.rx_no_buffer())
@@ -378,6 +386,7 @@ mod tests {
             "\"drops\":10,\"drops_by_reason\":{\"rx_errors\":1,\"rx_bad_length\":0,\"tx_ring_full\":4,\"tx_empty\":3,\
              \"tx_too_long\":2,",
             "\"rx\":{\"packets\":2000000,\"octets\":128000000,\"packets_per_second\":1000000.000,",
+            "\"queue_packets\":[2000000]},\"tx\"",
             "\"rx_no_buffer\":7,\"resets_recovered\":5",
             "\"pool\":{\"buffers\":100,\"available\":97,\"lost\":3,\"hugepages\":false}",
             "\"seconds\":2.000",

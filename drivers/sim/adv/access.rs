@@ -16,6 +16,7 @@ impl<F: Family> AdvVf<F> {
     /// A read by the driver.
     pub(super) fn read_bar(&mut self, offset: u32, env: &mut Env) -> u32 {
         self.before_access(env);
+        self.reads += 1;
         let value = if self.faults.gone() {
             ALL_ONES
         } else if self.unmapped {
@@ -40,9 +41,32 @@ impl<F: Family> AdvVf<F> {
         if self.faults.gone() || self.unmapped {
             return;
         }
+        if env.strict {
+            self.check_order(offset, env);
+        }
         match self.write_register(offset, value, env) {
             Some(result) => self.check(env, result),
             None => self.violate(env, &format!("write of {value:#x} to {}", F::register_name(offset))),
+        }
+    }
+
+    /// In worlds that check: the length of a ring before its head and tail, with a read between them.
+    fn check_order(&mut self, offset: u32, env: &mut Env) {
+        let Some(Register::Queue { tx, queue, register }) = F::decode(offset, self.rx.len()) else { return };
+        let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
+        match register {
+            QueueRegister::Len => ring.len_at = Some(self.reads),
+            QueueRegister::Head | QueueRegister::Tail
+                if self.family.head_needs_flush() && ring.len_at == Some(self.reads) =>
+            {
+                let length = if tx { "VFTDLEN" } else { "VFRDLEN" };
+                let name = F::register_name(offset);
+                self.violate(
+                    env,
+                    &format!("{name} written before {length} had reached the device: read a register first"),
+                );
+            }
+            _ => {}
         }
     }
 
@@ -180,7 +204,15 @@ impl<F: Family> AdvVf<F> {
 
     fn set_tail(&mut self, tx: bool, queue: usize, tail: u32, env: &mut Env) -> Checked {
         let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
-        ring.set_tail(tail, env)
+        let wthresh = F::wthresh(ring.dctl);
+        let starts = env.strict && tx && ring.enabled && !ring.started;
+        ring.set_tail(tail, env)?;
+        if starts && wthresh > 1 && !self.irq.moderates(queue) {
+            return Err(format!(
+                "tx queue {queue} used with WTHRESH {wthresh} and no interrupt moderation: write-backs may stay out"
+            ));
+        }
+        Ok(())
     }
 
     /// Looks at the doorbell cells.

@@ -203,6 +203,11 @@ pub(in super::super) trait Family: Sized + Send + 'static {
         tci
     }
 
+    /// A queue's head or tail may only be written once its length has reached the device, which a read makes sure of.
+    fn head_needs_flush(&self) -> bool {
+        false
+    }
+
     /// The PF stops a VF that breaks the rules (MDD).
     fn detects_malice(&self) -> bool;
 }

@@ -14,6 +14,9 @@ use crate::error::Result;
 /// Valid bit of an IVAR byte.
 const IVAR_VALID: u32 = 0x80;
 
+/// Interval bits of EITR (ixgbevf 2.1).
+const EITR_INTERVAL: u32 = 0xff8;
+
 /// Interrupt registers and connected vectors.
 pub(super) struct Irq {
     pub(super) eicr: u32,
@@ -58,6 +61,12 @@ impl Irq {
     pub(super) fn queue_event(&mut self, queue: usize, tx: bool) {
         let byte = (self.ivar[queue / 2] >> (16 * (queue as u32 & 1) + 8 * tx as u32)) & 0xff;
         self.event(byte);
+    }
+
+    /// True when the interrupts of a transmit queue are moderated.
+    pub(super) fn moderates(&self, queue: usize) -> bool {
+        let byte = self.ivar[queue / 2] >> (16 * (queue as u32 & 1) + 8);
+        byte & IVAR_VALID != 0 && self.eitr.get((byte & 3) as usize).is_some_and(|eitr| eitr & EITR_INTERVAL != 0)
     }
 
     /// A mailbox event.

@@ -84,6 +84,8 @@ pub(super) struct AdvVf<F: Family> {
     irq: irq::Irq,
     rx: Vec<rx::RxQueue>,
     tx: Vec<tx::TxQueue>,
+    /// Register reads so far: each one makes sure that earlier writes have arrived.
+    reads: u64,
     bus_master: bool,
     /// BAR reads return 0 until Bus Master is set again.
     unmapped: bool,
@@ -112,6 +114,7 @@ impl<F: Family> AdvVf<F> {
             irq: irq::Irq::new(),
             rx: (0..queues).map(|q| rx::RxQueue::new(F::RULES, port, q)).collect(),
             tx: (0..queues).map(|q| tx::TxQueue::new(F::RULES, port, q, env.rng.next())).collect(),
+            reads: 0,
             bus_master: false,
             unmapped: false,
             handshake: false,

@@ -38,6 +38,8 @@ pub(super) struct Ring {
     bal: u32,
     bah: u32,
     len: u32,
+    /// Reads of the device when the length was written.
+    pub(super) len_at: Option<u64>,
     /// The register of DCA and relaxed ordering.
     pub(super) dca: u32,
     /// RXDCTL or TXDCTL without ENABLE.
@@ -50,7 +52,7 @@ pub(super) struct Ring {
     /// ENABLE still reads 1 until then.
     disabling: Duration,
     /// The tail left the head since the queue was enabled: the head is the device's.
-    started: bool,
+    pub(super) started: bool,
     /// The device stopped the queue because of a violation.
     pub(super) halted: bool,
     /// The queue was lost to a reset that the driver did not ask for, so it may still ring the doorbell.
@@ -72,6 +74,7 @@ impl Ring {
             bal: 0,
             bah: 0,
             len: 0,
+            len_at: None,
             dca: 0,
             dctl: 0,
             head: 0,

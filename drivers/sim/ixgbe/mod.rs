@@ -243,6 +243,11 @@ impl Family for Ixgbe {
             || len + FCS <= (rxdctl & regs::RXDCTL_RLPML) as usize
     }
 
+    /// What malicious-driver detection takes offence at (ixgbevf 6).
+    fn head_needs_flush(&self) -> bool {
+        self.options.part.generation_b()
+    }
+
     fn detects_malice(&self) -> bool {
         self.options.part.generation_b()
     }

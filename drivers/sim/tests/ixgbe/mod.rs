@@ -1,6 +1,9 @@
 //! Tests of the ixgbe model with a scripted driver, from the fact sheet ixgbevf: registers by number, as [`Rig`] for igb.
 
+mod checks;
+mod mailbox;
 mod paths;
+mod resets;
 
 use std::ops::{Deref, DerefMut};
 
@@ -127,6 +130,7 @@ impl Vf {
         self.write(0x1000 + at, base as u32);
         self.write(0x1004 + at, (base >> 32) as u32);
         self.write(0x1008 + at, N * 16);
+        self.read(8);
         self.write(0x1010 + at, 0);
         self.write(0x1018 + at, 0);
         self.write(0x1014 + at, kib | 4 << 8 | 1 << 25 | 1 << 28);
@@ -138,6 +142,7 @@ impl Vf {
         self.write(0x2000 + at, base as u32);
         self.write(0x2004 + at, (base >> 32) as u32);
         self.write(0x2008 + at, N * 16);
+        self.read(8);
         self.write(0x2010 + at, 0);
         self.write(0x2018 + at, 0);
         self.write(0x200c + at, 1 << 9 | 1 << 13);
@@ -176,5 +181,9 @@ impl Vf {
 
     fn end_clean(self) {
         self.0.end_clean();
+    }
+
+    fn end_with(self, what: &str) {
+        self.0.end_with(what);
     }
 }
