@@ -5,7 +5,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 #[cfg(feature = "igbvf")]
-use super::igbvf::{IgbRx, IgbTx, Quirks};
+use super::igbvf::{self, IgbRx, IgbTx};
+#[cfg(feature = "ixgbevf")]
+use super::ixgbevf::{self, IxgbeRx, IxgbeTx};
 use crate::error::{Error, Result};
 use crate::event;
 use crate::mem::{Burst, Mempool, PoolCache};
@@ -30,6 +32,9 @@ pub enum AnyRx {
     /// 82576 and I350.
     #[cfg(feature = "igbvf")]
     Igb(RxQueue<IgbRx>),
+    /// 82599, X540, X550 and E610.
+    #[cfg(feature = "ixgbevf")]
+    Ixgbe(RxQueue<IxgbeRx>),
 }
 
 /// A transmit queue of whatever family the VF is.
@@ -38,6 +43,9 @@ pub enum AnyTx {
     /// 82576 and I350.
     #[cfg(feature = "igbvf")]
     Igb(TxQueue<IgbTx>),
+    /// 82599, X540, X550 and E610.
+    #[cfg(feature = "ixgbevf")]
+    Ixgbe(TxQueue<IxgbeTx>),
 }
 
 macro_rules! each {
@@ -45,6 +53,8 @@ macro_rules! each {
         match $self {
             #[cfg(feature = "igbvf")]
             $any::Igb($queue) => $act,
+            #[cfg(feature = "ixgbevf")]
+            $any::Ixgbe($queue) => $act,
         }
     };
 }
@@ -138,10 +148,18 @@ impl Port {
         let (rx, tx): (Option<Vec<_>>, Option<Vec<_>>) = match kind {
             #[cfg(feature = "igbvf")]
             RingKind::Igb { big_endian_loopback_tag } => {
-                let quirks = Quirks { big_endian_loopback_tag };
+                let quirks = igbvf::Quirks { big_endian_loopback_tag };
                 (
                     rx.into_iter().map(|parts| RxQueue::new(parts, quirks).map(AnyRx::Igb)).collect(),
                     tx.into_iter().map(|parts| TxQueue::new(parts).map(AnyTx::Igb)).collect(),
+                )
+            }
+            #[cfg(feature = "ixgbevf")]
+            RingKind::Ixgbe { udp_without_checksum_flagged } => {
+                let quirks = ixgbevf::Quirks { udp_without_checksum_flagged };
+                (
+                    rx.into_iter().map(|parts| RxQueue::new(parts, quirks).map(AnyRx::Ixgbe)).collect(),
+                    tx.into_iter().map(|parts| TxQueue::new(parts).map(AnyTx::Ixgbe)).collect(),
                 )
             }
         };

@@ -7,6 +7,10 @@
 mod any;
 #[cfg(feature = "igbvf")]
 pub mod igbvf;
+#[cfg(any(feature = "igbvf", feature = "ixgbevf"))]
+mod intel;
+#[cfg(feature = "ixgbevf")]
+pub mod ixgbevf;
 mod open;
 #[cfg(feature = "sim")]
 pub mod sim;

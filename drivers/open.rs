@@ -15,7 +15,8 @@ use crate::vfio::VfioBus;
 const INTEL: u16 = 0x8086;
 
 /// The VFs that vfring drives, for messages.
-const SUPPORTED: &str = "supported are the 82576 VF (8086:10ca) and the I350 VF (8086:1520)";
+const SUPPORTED: &str = "supported are the VFs of the 82576 (8086:10ca) and I350 (1520), and of the 82599 (10ed), \
+     X540 (1515), X550 (1565), X550EM_x (15a8), X550EM_a (15c5) and E610 (57ad)";
 
 impl Port {
     /// Opens the VF that `spec` names: resets it, so that nothing of an earlier user is left, and shakes hands with
@@ -74,6 +75,8 @@ fn check_id(function: &PciFunction) -> Result<()> {
 enum Family {
     #[cfg(feature = "igbvf")]
     Igbvf,
+    #[cfg(feature = "ixgbevf")]
+    Ixgbevf,
 }
 
 /// The family that knows an id.
@@ -81,6 +84,10 @@ fn family(device: impl Display, id: PciId) -> Result<Family> {
     match (id.vendor, id.device) {
         #[cfg(feature = "igbvf")]
         (INTEL, 0x10ca | 0x1520 | 0x152d | 0x152f) => Ok(Family::Igbvf),
+        #[cfg(feature = "ixgbevf")]
+        (INTEL, 0x10ed | 0x1515 | 0x1565 | 0x15a8 | 0x15c5 | 0x57ad | 0x152e | 0x1530 | 0x1564 | 0x15a9 | 0x15b4) => {
+            Ok(Family::Ixgbevf)
+        }
         _ => Err(Error::device(device, format!("no driver for {id}; {SUPPORTED}"))),
     }
 }
@@ -90,6 +97,8 @@ fn attach<B: Bus + 'static>(bus: B) -> Result<Box<dyn Device>> {
     match family(bus.name(), bus.id())? {
         #[cfg(feature = "igbvf")]
         Family::Igbvf => Ok(Box::new(super::igbvf::Igbvf::open(bus)?)),
+        #[cfg(feature = "ixgbevf")]
+        Family::Ixgbevf => Ok(Box::new(super::ixgbevf::Ixgbevf::open(bus)?)),
     }
 }
 

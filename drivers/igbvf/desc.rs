@@ -1,11 +1,12 @@
 //! Descriptor formats of the 82576 and I350: the advanced receive descriptor with one buffer, the advanced transmit
 //! data descriptor and the transmit context descriptor.
 //!
-//! Owns the bit layout (fact sheet igbvf 4), as [`IgbRx`] and [`IgbTx`]; the rings of `vfring` call it per packet.
-//! What always holds: a descriptor is two little-endian 64-bit words, word 1 has the sheet's dword 2 in its low and
-//! dword 3 in its high half, and everything here is pure arithmetic without tables or memory.
+//! Owns the bits and limits that are these parts' own (fact sheet igbvf 4), as [`IgbRx`] and [`IgbTx`]; the rest is
+//! shared with ixgbe's. The rings of `vfring` call it per packet. What always holds: everything here is pure arithmetic
+//! without tables or memory.
 
-use crate::mem::{Checksum, L4, PacketType, RxInfo, TxInfo};
+use super::intel::desc::{self, Piece, TsoLimits, rx, tx};
+use crate::mem::{RxInfo, TxInfo};
 use crate::ring::{MAX_WORDS, RxFormat, TxFormat};
 
 /// Receive format: 16-byte advanced descriptors, one buffer each (fact sheet igbvf 4.1 to 4.4).
@@ -23,55 +24,16 @@ pub struct Quirks {
     pub big_endian_loopback_tag: bool,
 }
 
-/// Write-back of a receive descriptor (fact sheet igbvf 4.2, 4.3).
-mod rx {
-    // Word 0.
-    /// RSS type; 0 means that dword 1 holds no hash.
-    pub const RSS_TYPE: u64 = 0xF;
-    /// The type bits hold an ETQF index instead.
-    pub const TYPE_ETQF: u64 = 1 << 15;
-    /// IPv4, IPv4 with options, IPv6, IPv6 with extensions, TCP, UDP, SCTP from bit 4 on: the order of `PacketType`.
-    pub const TYPE_SHIFT: u32 = 4;
-    // Word 1: status, error, length, tag.
-    pub const DD: u64 = 1 << 0;
-    pub const EOP: u64 = 1 << 1;
-    /// VLAN tag stripped into the descriptor.
-    pub const VP: u64 = 1 << 3;
-    /// L4 checksum looked at.
-    pub const L4CS: u64 = 1 << 5;
-    /// IP checksum looked at.
-    pub const IPCS: u64 = 1 << 6;
-    /// From another function of the port.
-    pub const LB: u64 = 1 << 18;
-    /// CE, SE, SEQ, CXE and RXE.
-    pub const FRAME_ERRORS: u64 = 1 << 24 | 1 << 25 | 1 << 26 | 1 << 28 | 1 << 31;
-    /// L4 checksum wrong. 82599 and its kin have it one bit higher.
-    pub const L4E: u64 = 1 << 29;
-    /// IP checksum wrong. 82599 and its kin have it one bit higher.
-    pub const IPE: u64 = 1 << 30;
-    pub const LEN_SHIFT: u32 = 32;
-    pub const VLAN_SHIFT: u32 = 48;
-}
+// Word 1 of a receive descriptor's write-back: what is not as on ixgbe (fact sheet igbvf 4.2).
 
-// The packet type bits are taken over by a shift, so their order must be that of the sheet.
-const _: () = {
-    assert!(PacketType::IPV4.bits() == 0x10 >> rx::TYPE_SHIFT);
-    assert!(PacketType::IPV4_OPTIONS.bits() == 0x20 >> rx::TYPE_SHIFT);
-    assert!(PacketType::IPV6.bits() == 0x40 >> rx::TYPE_SHIFT);
-    assert!(PacketType::IPV6_EXTENSIONS.bits() == 0x80 >> rx::TYPE_SHIFT);
-    assert!(PacketType::TCP.bits() == 0x100 >> rx::TYPE_SHIFT);
-    assert!(PacketType::UDP.bits() == 0x200 >> rx::TYPE_SHIFT);
-    assert!(PacketType::SCTP.bits() == 0x400 >> rx::TYPE_SHIFT);
-};
-
-#[inline(always)]
-fn verdict(status: u64, checked: u64, wrong: u64) -> Checksum {
-    match (status & checked != 0, status & wrong != 0) {
-        (false, _) => Checksum::Unchecked,
-        (true, false) => Checksum::Good,
-        (true, true) => Checksum::Bad,
-    }
-}
+/// From another function of the port.
+const LB: u64 = 1 << 18;
+/// CE, SE, SEQ, CXE and RXE.
+const FRAME_ERRORS: u64 = 1 << 24 | 1 << 25 | 1 << 26 | 1 << 28 | 1 << 31;
+/// L4 checksum wrong. 82599 and its kin have it one bit higher.
+const L4E: u64 = 1 << 29;
+/// IP checksum wrong. 82599 and its kin have it one bit higher.
+const IPE: u64 = 1 << 30;
 
 // SAFETY: DD is bit 0 of dword 2, which is bit 0 of word 1. The device stores the frame first and writes the descriptor
 // back with DD afterwards (fact sheet igbvf 4.2); an armed descriptor has word 1, the header address, all 0
@@ -81,72 +43,28 @@ unsafe impl RxFormat for IgbRx {
     const STATUS: usize = 1;
     const DONE: u64 = rx::DD;
     const LAST: u64 = rx::EOP;
-    const ERROR: u64 = rx::FRAME_ERRORS;
+    const ERROR: u64 = FRAME_ERRORS;
     const LEN_SHIFT: u32 = rx::LEN_SHIFT;
-    const LEN_BITS: u32 = 16;
+    const LEN_BITS: u32 = rx::LEN_BITS;
     type Quirks = Quirks;
 
     #[inline(always)]
     fn info(&[word0, status, ..]: &[u64; MAX_WORDS], quirks: Quirks) -> RxInfo {
-        let types = if word0 & rx::TYPE_ETQF == 0 { (word0 >> rx::TYPE_SHIFT) as u16 } else { 0 };
         let tag = (status >> rx::VLAN_SHIFT) as u16;
-        let swap = quirks.big_endian_loopback_tag & (status & rx::LB != 0);
+        let swap = quirks.big_endian_loopback_tag & (status & LB != 0);
         let tag = if swap { tag.swap_bytes() } else { tag };
         RxInfo {
-            hash: (word0 & rx::RSS_TYPE != 0).then_some((word0 >> 32) as u32),
+            hash: desc::hash(word0),
             vlan_tci: (status & rx::VP != 0).then_some(tag),
-            packet_type: PacketType::from_bits_truncate(types),
-            ip_checksum: verdict(status, rx::IPCS, rx::IPE),
-            l4_checksum: verdict(status, rx::L4CS, rx::L4E),
+            packet_type: desc::packet_type(word0, rx::TYPE_ETQF),
+            ip_checksum: desc::verdict(status, rx::IPCS, IPE),
+            l4_checksum: desc::verdict(status, rx::L4CS, L4E),
         }
     }
 }
 
-/// Word 1 of transmit descriptors (fact sheet igbvf 4.5, 4.6).
-mod tx {
-    pub const DTYP_CONTEXT: u64 = 2 << 20;
-    pub const DTYP_DATA: u64 = 3 << 20;
-    pub const EOP_SHIFT: u32 = 24;
-    pub const IFCS: u64 = 1 << 25;
-    pub const RS_SHIFT: u32 = 27;
-    pub const DEXT: u64 = 1 << 29;
-    pub const VLE_SHIFT: u32 = 30;
-    pub const TSE_SHIFT: u32 = 31;
-    pub const DD: u64 = 1 << 32;
-    pub const IDX_SHIFT: u32 = 36;
-    pub const IXSM_SHIFT: u32 = 40;
-    pub const TXSM_SHIFT: u32 = 41;
-    pub const PAYLEN_SHIFT: u32 = 46;
-    // Context descriptors: word 0.
-    pub const MACLEN_SHIFT: u32 = 9;
-    pub const VLAN_SHIFT: u32 = 16;
-    // Context descriptors: word 1.
-    pub const IPV4_SHIFT: u32 = 10;
-    pub const L4T_SHIFT: u32 = 11;
-    pub const L4LEN_SHIFT: u32 = 40;
-    pub const MSS_SHIFT: u32 = 48;
-    /// The part of every data descriptor that never changes.
-    pub const DATA: u64 = DTYP_DATA | IFCS | DEXT;
-}
-
-/// Length of an Ethernet header, in bytes.
-const ETHERNET_HEADER: u8 = 14;
-/// Largest MACLEN, a field of 7 bits (fact sheet igbvf 4.7).
-const MACLEN_MAX: u8 = 127;
-/// Largest IPLEN, a field of 9 bits (fact sheet igbvf 4.7).
-const IPLEN_MAX: u16 = 511;
-/// Smallest IPv4 and IPv6 header, and bounds of a TCP header, in bytes (RFC 791, 8200, 9293).
-const IPV4_HEADER: u16 = 20;
-const IPV6_HEADER: u16 = 40;
-const TCP_HEADER: std::ops::RangeInclusive<u8> = 20..=60;
 /// Largest MSS and most header bytes of a TSO frame (fact sheet igbvf 4.7).
-const TSO_MSS_MAX: u16 = 9216;
-const TSO_HEADERS_MAX: u32 = 512;
-
-#[inline(always)]
-fn headers(info: &TxInfo) -> u32 {
-    u32::from(info.l2_len) + u32::from(info.l3_len) + u32::from(info.l4_len)
-}
+const TSO_LIMITS: TsoLimits = TsoLimits { mss: 9216, headers: 512 };
 
 // SAFETY: with RS in a frame's last descriptor, hardware writes DD, bit 0 of dword 3, into that descriptor once it has
 // fetched the frame (fact sheet igbvf 4.5), and `done` tests that bit alone. No word made here has it: fields start
@@ -155,79 +73,24 @@ fn headers(info: &TxInfo) -> u32 {
 // address and DTALEN fields unchanged for every `len` up to MAX_SEGMENT; a longer one loses its high bits and the
 // device reads less, never more. Contexts make the device read nothing.
 unsafe impl TxFormat for IgbTx {
-    const MAX_SEGMENT: u32 = 0xFFFF;
+    const MAX_SEGMENT: u32 = desc::MAX_SEGMENT;
     const CONTEXTS: usize = 2;
     const WHOLE: u64 = tx::DATA | 1 << tx::EOP_SHIFT;
-    // DTALEN and PAYLEN.
-    const WHOLE_PER_BYTE: u64 = 1 | 1 << tx::PAYLEN_SHIFT;
+    const WHOLE_PER_BYTE: u64 = tx::PER_BYTE;
 
     #[inline(always)]
     fn data(iova: u64, len: u32, total: u32, last: bool, report: bool) -> [u64; 2] {
-        let word1 = tx::DATA
-            | u64::from(len as u16)
-            | u64::from(last) << tx::EOP_SHIFT
-            | u64::from(report) << tx::RS_SHIFT
-            | u64::from(total) << tx::PAYLEN_SHIFT;
-        [iova, word1]
+        desc::data(tx::DATA, iova, len, total, last, report)
     }
 
     #[inline(always)]
     fn data_offload(iova: u64, len: u32, total: u32, last: bool, report: bool, info: &TxInfo, context: u8) -> [u64; 2] {
-        // The ring refuses TSO without payload; PAYLEN must not wrap even so.
-        let headers = headers(info);
-        let segmented = info.tso_mss != 0 && total > headers;
-        let total = if segmented { total - headers } else { total };
-        let ip = info.ip_checksum | (info.tso_mss != 0 && !info.ipv6);
-        let l4 = (info.l4 != L4::None) | (info.tso_mss != 0);
-        let [iova, word1] = Self::data(iova, len, total, last, report);
-        let word1 = word1
-            | u64::from(info.vlan_tci.is_some()) << tx::VLE_SHIFT
-            | u64::from(segmented) << tx::TSE_SHIFT
-            | u64::from(context & 1) << tx::IDX_SHIFT
-            | u64::from(ip) << tx::IXSM_SHIFT
-            | u64::from(l4) << tx::TXSM_SHIFT;
-        [iova, word1]
+        desc::data_offload(tx::DATA, Piece { iova, len, total, last, report }, info, context)
     }
 
     #[inline]
     fn context(info: &TxInfo, _: u32, context: u8) -> Option<[u64; 2]> {
-        let tso = info.tso_mss != 0;
-        let base = tx::DTYP_CONTEXT | tx::DEXT | u64::from(context & 1) << tx::IDX_SHIFT;
-        let tag = u64::from(info.vlan_tci.unwrap_or(0)) << tx::VLAN_SHIFT;
-        if !tso && !info.ip_checksum && info.l4 == L4::None {
-            // A tag alone: the header lengths do not matter; MACLEN is what Linux writes.
-            let word0 = u64::from(ETHERNET_HEADER) << tx::MACLEN_SHIFT | tag;
-            return Some([word0, base | 3 << tx::L4T_SHIFT]);
-        }
-        let ip_min = if info.ipv6 { IPV6_HEADER } else { IPV4_HEADER };
-        if !(ETHERNET_HEADER..=MACLEN_MAX).contains(&info.l2_len)
-            || !(ip_min..=IPLEN_MAX).contains(&info.l3_len)
-            || (info.ipv6 && info.ip_checksum)
-        {
-            return None;
-        }
-        if tso
-            && (matches!(info.l4, L4::Udp | L4::Sctp)
-                || info.tso_mss > TSO_MSS_MAX
-                || !TCP_HEADER.contains(&info.l4_len)
-                || headers(info) > TSO_HEADERS_MAX)
-        {
-            return None;
-        }
-        let l4_type: u64 = match info.l4 {
-            _ if tso => 1,
-            L4::Udp => 0,
-            L4::Tcp => 1,
-            L4::Sctp => 2,
-            L4::None => 3,
-        };
-        let word0 = u64::from(info.l3_len) | u64::from(info.l2_len) << tx::MACLEN_SHIFT | tag;
-        let word1 = base
-            | u64::from(!info.ipv6) << tx::IPV4_SHIFT
-            | l4_type << tx::L4T_SHIFT
-            | u64::from(info.l4_len) << tx::L4LEN_SHIFT
-            | u64::from(info.tso_mss) << tx::MSS_SHIFT;
-        Some([word0, word1])
+        desc::context(info, context, TSO_LIMITS)
     }
 
     #[inline(always)]
@@ -244,6 +107,7 @@ unsafe impl TxFormat for IgbTx {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mem::{Checksum, L4, PacketType};
 
     /// Word 1 from the sheet's dwords 2 and 3.
     fn word(dword2: u32, dword3: u32) -> u64 {

@@ -5,10 +5,13 @@
 //! | file | concern |
 //! |---|---|
 //! | `regs.rs` | the registers used, under their datasheet names |
-//! | `mailbox.rs` | the channel to the PF: ownership, deadlines, messages |
+//! | `messages.rs` | the messages to the PF that only igb's know |
 //! | `desc.rs` | the descriptor formats [`IgbRx`] and [`IgbTx`], all that the fast path sees of this part |
 //! | `counters.rs` | the statistics registers, extended to 64 bits |
 //! | `port.rs` | `Igbvf`, which the port framework drives through its trait `Device` |
+//!
+//! The mailbox's mechanics, the arithmetic of descriptors and much of an opened function are shared with ixgbe's VFs, in
+//! `drivers/intel`.
 //!
 //! A VF's life: `Igbvf::open` looks at ids and BAR only; `reset` silences the function and shakes hands with the PF;
 //! `restore` tells the PF what the program wants; `start_tx`, `start_rx` and `start_interrupts` program rings; `check`
@@ -20,11 +23,12 @@
 
 mod counters;
 mod desc;
-mod mailbox;
+mod messages;
 mod port;
 mod regs;
 #[cfg(test)]
 mod tests;
 
+use super::intel;
 pub use desc::{IgbRx, IgbTx, Quirks};
 pub(crate) use port::Igbvf;

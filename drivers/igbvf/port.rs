@@ -7,39 +7,30 @@
 //! register.
 #![forbid(unsafe_code)]
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-use super::counters::{CounterSet, snapshot};
-use super::mailbox::{MULTICAST_MAX, Mailbox, Message, multicast_hash};
+use super::counters::{IgbTotals, counters, snapshot, totals};
+use super::intel::function::{CTRL, CTRL_RST, DESCRIPTOR, Function, INTEL, Layout, STATUS};
+use super::intel::mailbox::granted;
+use super::messages::{MAILBOX, add_unicast, clear_unicast, multicast_honoured, promiscuous};
 use super::regs::*;
 use crate::addr::MacAddr;
 use crate::error::{Error, Result};
-use crate::mmio::{ALL_ONES, Bus, Doorbell, PciId, Reg};
+use crate::mmio::{Bus, Doorbell, PciId};
 use crate::port::device::{Caps, Counters, Device, Health, Link, MAILBOX_VECTOR, RingKind, RingPlan, Settings};
 
 /// Device ids (fact sheet igbvf 1).
-const INTEL: u16 = 0x8086;
 const ID_82576_VF: u16 = 0x10CA;
 const ID_I350_VF: u16 = 0x1520;
 const ID_82576_VF_HYPER_V: u16 = 0x152D;
 const ID_I350_VF_HYPER_V: u16 = 0x152F;
 
-/// Most queues per direction of either part (fact sheet igbvf 1).
-const QUEUES: usize = 2;
-/// Bytes of a descriptor (fact sheet igbvf 4).
-const DESCRIPTOR: u32 = 16;
-/// Alignment of a ring's base in bytes (fact sheet igbvf 4).
-const RING_ALIGN: u64 = 128;
 /// Bytes of a frame besides its MTU: Ethernet header and FCS, and two VLAN tags (fact sheet igbvf 3.3, LPE).
 const FRAME_OVERHEAD: u32 = 18 + 4 + 4;
-/// Highest VLAN id that a station may use (IEEE 802.1Q reserves 4095). Adding id 0 switches tag stripping off, which
-/// any other id switches on (fact sheet igbvf 3.3).
-const VID_MAX: u16 = 4094;
 
-/// How long PF reset indications may stay after CTRL.RST: 200 polls of 5 us (fact sheet igbvf 3.4 step 2).
-const RESET_DEADLINE: Duration = Duration::from_millis(1);
-const RESET_POLL: Duration = Duration::from_micros(5);
+/// Which bits of a group address the PF hashes: always the same here (fact sheet igbvf 3.3).
+const MULTICAST_FILTER_TYPE: u32 = 0;
+
 /// How long a queue may take to stop (fact sheet igbvf 5.2).
 const DISABLE_DEADLINE: Duration = Duration::from_millis(10);
 const DISABLE_POLL: Duration = Duration::from_micros(100);
@@ -51,33 +42,14 @@ const DRAIN: Duration = Duration::from_micros(100);
 const RX_THRESHOLDS: u32 = thresholds(16, 8, 1);
 const TX_THRESHOLDS: u32 = thresholds(8, 1, 1);
 
-/// A locally administered address from the process's source of randomness.
-fn random_mac() -> MacAddr {
-    // Every RandomState has keys of its own, so the hash of nothing is a random number.
-    let [mut a, b, c, d, e, f, ..] = RandomState::new().build_hasher().finish().to_le_bytes();
-    a = a & 0xFC | 0x02;
-    MacAddr([a, b, c, d, e, f])
-}
-
 /// An opened 82576 or I350 virtual function.
 pub(crate) struct Igbvf<B: Bus> {
-    pub(super) bus: B,
-    mailbox: Mailbox,
-    caps: Caps,
-    /// The address in force.
-    mac: MacAddr,
-    /// What the PF assigned at the last handshake.
-    pf_mac: Option<MacAddr>,
+    pub(super) vf: Function<B>,
     /// More group addresses than the PF takes: every multicast frame is accepted instead.
     multicast_overflow: bool,
     /// What the program asked of `set_promiscuous`.
     promiscuous: (bool, bool),
-    /// What RDLEN and TDLEN of each running queue must read; 0 for a queue that is off.
-    rx_len: [u32; QUEUES],
-    tx_len: [u32; QUEUES],
-    counters: CounterSet,
-    /// Since the last reset that stopped every queue, none was started.
-    silent: bool,
+    totals: IgbTotals,
 }
 
 impl<B: Bus> Igbvf<B> {
@@ -103,10 +75,6 @@ impl<B: Bus> Igbvf<B> {
                 ));
             }
         };
-        if bus.bar_len() < BAR_LEN {
-            let reason = format!("BAR0 has {} bytes instead of {BAR_LEN}; is the PF's driver up?", bus.bar_len());
-            return Err(Error::device(bus.name(), reason));
-        }
         let caps = Caps {
             family: "igbvf",
             part,
@@ -119,195 +87,78 @@ impl<B: Bus> Igbvf<B> {
             mtu_max: 9216,
             rx_buffer_granule: SRRCTL_BSIZEPKT_UNIT,
             max_segments: 255,
-            // The 82576 spreads by a table of the PF that no message reads (fact sheet igbvf 1).
+            // The 82576 spreads by a table of the PF that no message reads (fact sheet igbvf 2.5).
             rss: None,
             vectors: bus.vectors().min(VECTORS.into()) as u16,
             paired: false,
             // Fact sheet igbvf 4.4.
             rings: RingKind::Igb { big_endian_loopback_tag: device == ID_I350_VF },
         };
+        let layout = Layout {
+            protocol: MAILBOX,
+            rdlen: RDLEN,
+            tdlen: TDLEN,
+            rxdctl: RXDCTL,
+            txdctl: TXDCTL,
+            enable: XDCTL_ENABLE,
+            queues,
+        };
         Ok(Igbvf {
-            bus,
-            mailbox: Mailbox::new(),
-            caps,
-            mac: MacAddr::ZERO,
-            pf_mac: None,
+            vf: Function::new(bus, layout, caps)?,
             multicast_overflow: false,
             promiscuous: (false, false),
-            rx_len: [0; QUEUES],
-            tx_len: [0; QUEUES],
-            counters: CounterSet::default(),
-            silent: false,
+            totals: totals(),
         })
-    }
-
-    /// Reads a register that never holds all ones on a living device.
-    fn read(&mut self, register: Reg) -> Result<u32> {
-        match self.bus.read32(register) {
-            ALL_ONES => Err(Error::gone(self.bus.name())),
-            value => Ok(value),
-        }
-    }
-
-    fn write(&mut self, register: Reg, value: u32) {
-        self.bus.write32(register, value);
-    }
-
-    /// Makes earlier writes effective, and notices a device that is gone (fact sheet igbvf 5.5).
-    fn flush(&mut self) -> Result<()> {
-        self.read(STATUS).map(drop)
-    }
-
-    fn queues(&self) -> std::ops::Range<u16> {
-        0..self.caps.rx_queues
     }
 
     /// Masks every vector and drops what is pending (fact sheet igbvf 5.1 step 1).
     fn mask_interrupts(&mut self) {
-        self.write(EIMC, ALL_CAUSES);
-        self.write(EIAC, 0);
-        self.write(EIAM, 0);
-        self.bus.read32(EICR);
-    }
-
-    /// True once ENABLE of every queue reads 0, within the deadline.
-    fn queues_stopped(&mut self) -> Result<bool> {
-        let deadline = self.bus.now() + DISABLE_DEADLINE;
-        loop {
-            let mut enabled = 0;
-            for n in self.queues() {
-                enabled |= self.read(RXDCTL(n))? | self.read(TXDCTL(n))?;
-            }
-            if enabled & XDCTL_ENABLE == 0 {
-                return Ok(true);
-            }
-            if self.bus.now() >= deadline {
-                return Ok(false);
-            }
-            self.bus.pause(DISABLE_POLL);
-        }
+        self.vf.write(EIMC, ALL_CAUSES);
+        self.vf.write(EIAC, 0);
+        self.vf.write(EIAM, 0);
+        self.vf.bus.read32(EICR);
     }
 
     /// Turns every ring off and resets the function (fact sheet igbvf 5.1 steps 1 to 3, 3.4 step 1).
     fn silence(&mut self) -> Result<()> {
         self.mask_interrupts();
-        for n in self.queues() {
-            self.write(RXDCTL(n), 0);
-            self.write(TXDCTL(n), 0);
+        for n in self.vf.queues() {
+            self.vf.write(RXDCTL(n), 0);
+            self.vf.write(TXDCTL(n), 0);
         }
         // A queue that does not stop by itself is stopped by the reset.
-        self.queues_stopped()?;
-        let ctrl = self.read(CTRL)?;
-        self.write(CTRL, ctrl | CTRL_RST);
-        if !self.queues_stopped()? {
-            self.silent = false;
+        self.vf.queues_stopped(DISABLE_DEADLINE, DISABLE_POLL)?;
+        let ctrl = self.vf.read(CTRL)?;
+        self.vf.write(CTRL, ctrl | CTRL_RST);
+        if !self.vf.queues_stopped(DISABLE_DEADLINE, DISABLE_POLL)? {
+            self.vf.silent = false;
             let ms = DISABLE_DEADLINE.as_millis();
-            return Err(Error::device(
-                self.bus.name(),
-                format!("a queue still runs {ms} ms after CTRL.RST; remove the VF and create it again on the host"),
-            ));
+            let reason =
+                format!("a queue still runs {ms} ms after CTRL.RST; remove the VF and create it again on the host");
+            return Err(self.vf.refused(reason));
         }
-        self.bus.pause(DRAIN);
-        self.silent = true;
+        self.vf.bus.pause(DRAIN);
+        self.vf.silent = true;
         Ok(())
     }
 
-    /// Waits until the PF is out of its own reset (fact sheet igbvf 3.4 step 2).
-    fn wait_for_pf(&mut self) -> Result<()> {
-        let deadline = self.bus.now() + RESET_DEADLINE;
-        while self.mailbox.pf_resets(&mut self.bus)? {
-            if self.bus.now() >= deadline {
-                return Err(Error::timeout(
-                    self.bus.name(),
-                    "the PF is in reset (RSTI); trying again helps unless its driver is unloaded or its interface down",
-                ));
-            }
-            self.bus.pause(RESET_POLL);
-        }
-        Ok(())
-    }
-
-    /// True while every running queue has the length it was given: a reset of the port or the function clears them.
-    fn rings_intact(&mut self) -> Result<bool> {
-        let mut intact = true;
-        for n in self.queues() {
-            let i = usize::from(n);
-            if self.rx_len[i] != 0 {
-                intact &= self.read(RDLEN(n))? == self.rx_len[i];
-            }
-            if self.tx_len[i] != 0 {
-                intact &= self.read(TDLEN(n))? == self.tx_len[i];
-            }
-        }
-        Ok(intact)
-    }
-
-    fn runs(&self) -> bool {
-        self.rx_len.iter().chain(&self.tx_len).any(|&len| len != 0)
-    }
-
-    /// Samples the counters while a running queue vouches for the registers: those of a function that was reset or has
-    /// lost its BARs read 0, which would count as a wrap.
     fn sample_counters(&mut self) {
-        if !self.runs() || !matches!(self.rings_intact(), Ok(true)) {
-            return;
+        if let Some(now) = self.vf.vouched(snapshot) {
+            self.totals.sample(now);
         }
-        let now = snapshot(&mut self.bus);
-        // It may have happened while we read.
-        if matches!(self.rings_intact(), Ok(true)) {
-            self.counters.sample(now);
-        }
-    }
-
-    /// Refuses a queue or vector that the part does not have, before it becomes an offset or a shift.
-    fn check_number(&self, what: &str, number: u16, count: u16) -> Result<()> {
-        if number < count {
-            return Ok(());
-        }
-        let part = self.caps.part;
-        Err(Error::Config(format!("{}: no {what} {number}: the {part} has {count}", self.bus.name())))
-    }
-
-    /// Refuses a ring that the part cannot do, before its address reaches a register.
-    fn check_ring(&self, ring: &RingPlan, granule: u16) -> Result<()> {
-        let Caps { ring_min, ring_max, ring_multiple, .. } = self.caps;
-        let fits = ring.queue < self.caps.rx_queues
-            && (ring_min..=ring_max).contains(&ring.entries)
-            && ring.entries.is_multiple_of(ring_multiple)
-            && ring.base.0.is_multiple_of(RING_ALIGN)
-            && ring.buffer_len.is_multiple_of(granule);
-        if fits {
-            return Ok(());
-        }
-        Err(Error::Config(format!(
-            "{}: {ring:?} does not fit the {}: {} queues, {ring_min} to {ring_max} descriptors in multiples of \
-             {ring_multiple}, base aligned to {RING_ALIGN}, buffers in multiples of {granule} bytes",
-            self.bus.name(),
-            self.caps.part,
-            self.caps.rx_queues
-        )))
-    }
-
-    fn refused(&self, reason: impl Into<String>) -> Error {
-        Error::device(self.bus.name(), reason)
-    }
-
-    /// True when the PF did what was asked, false when it does not permit it.
-    fn ask(&mut self, message: Message<'_>) -> Result<bool> {
-        Ok(self.mailbox.request(&mut self.bus, message)?.granted)
     }
 
     /// Tells the PF which frames to accept unfiltered.
     fn send_promiscuous(&mut self) -> Result<()> {
         let unicast = self.promiscuous.0;
         let multicast = self.promiscuous.1 | self.multicast_overflow;
-        let answer = self.mailbox.request(&mut self.bus, Message::Promiscuous { unicast, multicast })?;
-        if multicast && !answer.multicast_honoured() {
-            return Err(self.refused("the PF does not let this VF receive all multicast frames"));
+        let [word0] = self.vf.mailbox.request(&mut self.vf.bus, &promiscuous(unicast, multicast))?;
+        if multicast && !multicast_honoured(word0) {
+            return Err(self.vf.refused("the PF does not let this VF receive all multicast frames"));
         }
-        if unicast && !answer.granted {
+        if unicast && !granted(word0) {
             self.promiscuous.0 = false;
-            return Err(self.refused(
+            return Err(self.vf.refused(
                 "the PF does not let this VF receive all unicast frames: the igb driver never does; \
                  add the addresses that are needed instead",
             ));
@@ -317,58 +168,58 @@ impl<B: Bus> Igbvf<B> {
 
     /// Programs and enables a transmit ring, tail 0.
     fn start_tx(&mut self, ring: &RingPlan) -> Result<()> {
-        self.check_ring(ring, 1)?;
+        self.vf.check_ring(ring, self.vf.caps.tx_queues, 1)?;
         let n = ring.queue;
         let len = u32::from(ring.entries) * DESCRIPTOR;
-        self.write(TDBAL(n), ring.base.0 as u32);
-        self.write(TDBAH(n), (ring.base.0 >> 32) as u32);
-        self.write(TDLEN(n), len);
-        self.write(TDH(n), 0);
-        self.write(TDT(n), 0);
+        self.vf.write(TDBAL(n), ring.base.0 as u32);
+        self.vf.write(TDBAH(n), (ring.base.0 >> 32) as u32);
+        self.vf.write(TDLEN(n), len);
+        self.vf.write(TDH(n), 0);
+        self.vf.write(TDT(n), 0);
         // A relaxed-ordered write-back could pass the ones before it.
-        let txctl = self.read(TXCTL(n))?;
-        self.write(TXCTL(n), txctl & !TXCTL_WRITE_BACK_RELAXED);
+        let txctl = self.vf.read(TXCTL(n))?;
+        self.vf.write(TXCTL(n), txctl & !TXCTL_WRITE_BACK_RELAXED);
         // No reset is known to clear head write-back, and with it on the device would not write DD.
-        self.write(TDWBAL(n), 0);
-        self.write(TDWBAH(n), 0);
-        self.silent = false;
-        self.write(TXDCTL(n), XDCTL_ENABLE | TX_THRESHOLDS);
-        self.flush()?;
-        self.tx_len[usize::from(n)] = len;
+        self.vf.write(TDWBAL(n), 0);
+        self.vf.write(TDWBAH(n), 0);
+        self.vf.silent = false;
+        self.vf.write(TXDCTL(n), XDCTL_ENABLE | TX_THRESHOLDS);
+        self.vf.flush()?;
+        self.vf.ring_runs(ring, false);
         Ok(())
     }
 
     /// Programs and enables a receive ring, tail 0.
     fn start_rx(&mut self, ring: &RingPlan) -> Result<()> {
-        self.check_ring(ring, self.caps.rx_buffer_granule)?;
+        self.vf.check_ring(ring, self.vf.caps.rx_queues, self.vf.caps.rx_buffer_granule)?;
         if ring.buffer_len == 0 {
             // A size of 0 would mean whatever the PF uses itself.
-            return Err(Error::Config(format!("{}: receive buffers of 0 bytes", self.bus.name())));
+            return Err(self.vf.nonsense("receive buffers of 0 bytes"));
         }
         let n = ring.queue;
         let len = u32::from(ring.entries) * DESCRIPTOR;
         let buffer_units = u32::from(ring.buffer_len / SRRCTL_BSIZEPKT_UNIT);
-        self.write(RDBAL(n), ring.base.0 as u32);
-        self.write(RDBAH(n), (ring.base.0 >> 32) as u32);
-        self.write(RDLEN(n), len);
-        self.write(SRRCTL(n), SRRCTL_DROP_EN | SRRCTL_DESCTYPE_ADVANCED | buffer_units);
+        self.vf.write(RDBAL(n), ring.base.0 as u32);
+        self.vf.write(RDBAH(n), (ring.base.0 >> 32) as u32);
+        self.vf.write(RDLEN(n), len);
+        self.vf.write(SRRCTL(n), SRRCTL_DROP_EN | SRRCTL_DESCTYPE_ADVANCED | buffer_units);
         // Before ENABLE, while both are still ours; equal means empty until the queue's thread rings.
-        self.write(RDH(n), 0);
-        self.write(RDT(n), 0);
-        self.silent = false;
-        self.write(RXDCTL(n), XDCTL_ENABLE | RX_THRESHOLDS);
-        self.flush()?;
-        self.rx_len[usize::from(n)] = len;
+        self.vf.write(RDH(n), 0);
+        self.vf.write(RDT(n), 0);
+        self.vf.silent = false;
+        self.vf.write(RXDCTL(n), XDCTL_ENABLE | RX_THRESHOLDS);
+        self.vf.flush()?;
+        self.vf.ring_runs(ring, true);
         Ok(())
     }
 
     fn look(&mut self) -> Result<Health> {
-        if self.bus.removal_requested() {
+        if self.vf.bus.removal_requested() {
             return Ok(Health::Gone);
         }
         // First a read that tells a living device from a dead one; bus mastering costs a system call.
-        let status = Status::from_bits_retain(self.read(STATUS)?);
-        if !self.mailbox.service(&mut self.bus)? || !self.bus.bus_master()? || !self.rings_intact()? {
+        let status = Status::from_bits_retain(self.vf.read(STATUS)?);
+        if !self.vf.mailbox.service(&mut self.vf.bus)? || !self.vf.bus.bus_master()? || !self.vf.rings_intact()? {
             return Ok(Health::Resetting);
         }
         let up = status.contains(Status::LU);
@@ -382,76 +233,46 @@ impl<B: Bus> Igbvf<B> {
 
 impl<B: Bus> Device for Igbvf<B> {
     fn bus(&mut self) -> &mut dyn Bus {
-        &mut self.bus
+        &mut self.vf.bus
     }
 
     fn caps(&self) -> &Caps {
-        &self.caps
+        &self.vf.caps
     }
 
     fn mac(&self) -> MacAddr {
-        self.mac
+        self.vf.mac
     }
 
     fn reset(&mut self, function_reset: bool) -> Result<()> {
         self.sample_counters();
-        self.rx_len = [0; QUEUES];
-        self.tx_len = [0; QUEUES];
         self.multicast_overflow = false;
         self.promiscuous = (false, false);
-        self.mailbox.close();
-        if function_reset {
-            // Without a reset method CTRL.RST alone has to do.
-            self.silent |= self.bus.reset_function()?;
-        }
-        // FLR and a reset of the PF through sysfs both clear it, and the BARs read 0 until Memory Space is back.
-        self.bus.set_bus_master(true)?;
-        self.flush()?;
+        self.vf.forget();
+        self.vf.begin_reset(function_reset)?;
         self.silence()?;
-        let pf = self.wait_for_pf();
+        let pf = self.vf.wait_for_pf();
         self.mask_interrupts();
         pf?;
-        self.pf_mac = self.mailbox.handshake(&mut self.bus)?;
-        self.mac = match self.pf_mac {
-            Some(mac) => mac,
-            // A PF forgets an address that its administrator did not set. Ours stays the same for the port's whole life.
-            None if self.mac.is_valid_station() => self.mac,
-            None => random_mac(),
-        };
-        let base = snapshot(&mut self.bus);
-        self.flush()?;
-        self.counters.rebase(base);
+        self.vf.handshake()?;
+        let base = snapshot(&mut self.vf.bus);
+        self.vf.flush()?;
+        self.totals.rebase(base);
         Ok(())
     }
 
     fn is_silent(&self) -> bool {
-        self.silent
+        self.vf.silent
     }
 
     fn restore(&mut self, settings: &Settings) -> Result<()> {
-        match settings.mac {
-            Some(mac) => self.set_mac(mac)?,
-            // Nobody asked for it: a refusal leaves the PF's address, or ours where the PF has none, in force.
-            None => {
-                self.ask(Message::SetMac(self.mac))?;
-            }
-        }
+        self.vf.restore_mac(settings)?;
         self.set_multicast(&settings.multicast)?;
         self.set_unicast(&settings.unicast)?;
         for &vid in &settings.vlans {
             self.set_vlan(vid, true)?;
         }
-        if settings.mtu > self.caps.mtu_max {
-            let reason = format!(
-                "an MTU of {} is too large; the {} takes up to {}",
-                settings.mtu, self.caps.part, self.caps.mtu_max
-            );
-            return Err(Error::Config(format!("{}: {reason}", self.bus.name())));
-        }
-        if !self.ask(Message::MaxFrame(u32::from(settings.mtu) + FRAME_OVERHEAD))? {
-            let reason = format!("the PF refused frames for an MTU of {}; ask for a smaller one", settings.mtu);
-            return Err(self.refused(reason));
-        }
+        self.vf.restore_mtu(settings, FRAME_OVERHEAD)?;
         if settings.promiscuous || settings.all_multicast {
             self.set_promiscuous(settings.promiscuous, settings.all_multicast)?;
         }
@@ -459,41 +280,16 @@ impl<B: Bus> Device for Igbvf<B> {
     }
 
     fn set_mac(&mut self, mac: MacAddr) -> Result<()> {
-        if !mac.is_valid_station() {
-            return Err(Error::Config(format!("{}: {mac} is no station address", self.bus.name())));
-        }
-        if !self.ask(Message::SetMac(mac))? && self.pf_mac != Some(mac) {
-            return Err(self.refused(format!(
-                "the PF refused the MAC address {mac}: the host fixed another one; \
-                 `ip link set dev PF vf N mac {mac}` on the host"
-            )));
-        }
-        self.mac = mac;
-        Ok(())
+        self.vf.set_mac(mac)
     }
 
     fn set_vlan(&mut self, vid: u16, on: bool) -> Result<()> {
-        if vid > VID_MAX {
-            return Err(Error::Config(format!("{}: VLAN ids are 0 to {VID_MAX}, not {vid}", self.bus.name())));
-        }
-        if !self.ask(Message::Vlan { vid, on })? {
-            return Err(self.refused(format!(
-                "the PF refused VLAN {vid}: the host set a port VLAN on this VF, or the port's filters are in use; \
-                 `ip link set dev PF vf N vlan 0` on the host clears the former"
-            )));
-        }
-        Ok(())
+        // Any id but 0 makes the PF strip tags (fact sheet igbvf 3.3).
+        self.vf.set_vlan(vid, on)
     }
 
     fn set_multicast(&mut self, list: &[MacAddr]) -> Result<()> {
-        let mut hashes: Vec<u16> = list.iter().copied().map(multicast_hash).collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        let overflow = hashes.len() > MULTICAST_MAX;
-        hashes.truncate(MULTICAST_MAX);
-        if !self.ask(Message::Multicast(&hashes))? {
-            return Err(self.refused("the PF refused the list of multicast addresses"));
-        }
+        let overflow = self.vf.set_multicast(list, MULTICAST_FILTER_TYPE)?;
         // What does not fit the message is received by receiving all.
         if overflow != self.multicast_overflow {
             self.multicast_overflow = overflow;
@@ -504,19 +300,8 @@ impl<B: Bus> Device for Igbvf<B> {
 
     fn set_unicast(&mut self, list: &[MacAddr]) -> Result<()> {
         // Some PFs refuse to clear an empty list; what counts is whether they take the addresses.
-        self.ask(Message::ClearUnicast(self.mac))?;
-        for &mac in list {
-            if !mac.is_valid_station() {
-                return Err(Error::Config(format!("{}: {mac} is no station address", self.bus.name())));
-            }
-            if !self.ask(Message::AddUnicast(mac))? {
-                return Err(self.refused(format!(
-                    "the PF refused the additional address {mac}: it has few filters left, or the host fixed this VF's \
-                     address; `ip link set dev PF vf N trust on` on the host helps with the latter"
-                )));
-            }
-        }
-        Ok(())
+        self.vf.ask(clear_unicast(self.vf.mac))?;
+        list.iter().try_for_each(|&mac| self.vf.add_unicast(mac, add_unicast(mac)))
     }
 
     fn set_promiscuous(&mut self, unicast: bool, multicast: bool) -> Result<()> {
@@ -530,18 +315,18 @@ impl<B: Bus> Device for Igbvf<B> {
     }
 
     fn rx_doorbell(&mut self, queue: u16) -> Result<Doorbell> {
-        self.check_number("receive queue", queue, self.caps.rx_queues)?;
-        self.bus.doorbell(RDT(queue))
+        self.vf.check_number("receive queue", queue, self.vf.caps.rx_queues)?;
+        self.vf.bus.doorbell(RDT(queue))
     }
 
     fn tx_doorbell(&mut self, queue: u16) -> Result<Doorbell> {
-        self.check_number("transmit queue", queue, self.caps.tx_queues)?;
-        self.bus.doorbell(TDT(queue))
+        self.vf.check_number("transmit queue", queue, self.vf.caps.tx_queues)?;
+        self.vf.bus.doorbell(TDT(queue))
     }
 
     fn arm_doorbell(&mut self, vector: u16) -> Result<(Doorbell, u32)> {
-        self.check_number("vector", vector, VECTORS)?;
-        Ok((self.bus.doorbell(EIMS)?, 1 << vector))
+        self.vf.check_number("vector", vector, VECTORS)?;
+        Ok((self.vf.bus.doorbell(EIMS)?, 1 << vector))
     }
 
     /// Receive vectors are routed with auto-clear and auto-mask and left masked: the queue's thread unmasks its own with
@@ -550,23 +335,23 @@ impl<B: Bus> Device for Igbvf<B> {
         let vectors = rx.iter().filter_map(|ring| ring.vector.map(|vector| (ring.queue, vector)));
         let (mut ivar0, mut rx_causes) = (0, 0);
         for (queue, vector) in vectors {
-            self.check_number("receive queue", queue, self.caps.rx_queues)?;
-            self.check_number("vector", vector, VECTORS)?;
+            self.vf.check_number("receive queue", queue, self.vf.caps.rx_queues)?;
+            self.vf.check_number("vector", vector, VECTORS)?;
             ivar0 |= (IVAR_VALID | u32::from(vector)) << (16 * queue);
             rx_causes |= 1 << vector;
         }
         let mailbox_cause = 1 << MAILBOX_VECTOR;
-        self.write(IVAR0, ivar0);
-        self.write(IVAR_MISC, IVAR_VALID | u32::from(MAILBOX_VECTOR));
+        self.vf.write(IVAR0, ivar0);
+        self.vf.write(IVAR_MISC, IVAR_VALID | u32::from(MAILBOX_VECTOR));
         for vector in 0..VECTORS {
             // No throttle: a vector fires once and is masked until its thread wants the next one.
-            self.write(EITR(vector), 0);
+            self.vf.write(EITR(vector), 0);
         }
-        self.bus.read32(EICR);
-        self.write(EIAC, rx_causes | mailbox_cause);
-        self.write(EIAM, rx_causes & !mailbox_cause);
-        self.write(EIMS, mailbox_cause);
-        self.flush()
+        self.vf.bus.read32(EICR);
+        self.vf.write(EIAC, rx_causes | mailbox_cause);
+        self.vf.write(EIAM, rx_causes & !mailbox_cause);
+        self.vf.write(EIMS, mailbox_cause);
+        self.vf.flush()
     }
 
     fn check(&mut self) -> Health {
@@ -576,6 +361,6 @@ impl<B: Bus> Device for Igbvf<B> {
 
     fn counters(&mut self) -> Counters {
         self.sample_counters();
-        self.counters.totals()
+        counters(&self.totals)
     }
 }

@@ -1,6 +1,7 @@
 //! The registers of BAR0 that the driver uses, under their datasheet names, and their bits.
 //!
-//! Owns offsets and bit positions and nothing else; `mailbox.rs` and `port.rs` read them. Every register is 32 bits
+//! Owns offsets and bit positions and nothing else; `messages.rs`, `counters.rs` and `port.rs` read them. CTRL, STATUS and
+//! the mailbox's bits are as on ixgbe, and shared. Every register is 32 bits
 //! wide; registers of queue n lie [`QUEUE_STRIDE`] * n further on. Registers with side effects on read are marked.
 #![forbid(unsafe_code)]
 // Queue registers are functions of the queue number and keep the spelling of the datasheet.
@@ -8,21 +9,13 @@
 
 use crate::mmio::Reg;
 
-/// Length of BAR0 in bytes (fact sheet igbvf 1).
-pub(super) const BAR_LEN: u32 = 16 << 10;
 /// MSI-X vectors, and causes in EICS, EIMS, EIMC, EIAC, EIAM and EICR (fact sheet igbvf 1, 2.1).
 pub(super) const VECTORS: u16 = 3;
 /// One cause bit for each vector.
 pub(super) const ALL_CAUSES: u32 = (1 << VECTORS) - 1;
 
-// Control, status and interrupts (fact sheet igbvf 2.1).
+// Interrupts (fact sheet igbvf 2.1).
 
-/// Device control.
-pub(super) const CTRL: Reg = Reg(0x0000);
-/// CTRL: reset the virtual function; clears itself.
-pub(super) const CTRL_RST: u32 = 1 << 26;
-/// Device status. Reading it has no side effect, so it is the register to flush writes with.
-pub(super) const STATUS: Reg = Reg(0x0008);
 /// Mask set: writing a cause bit unmasks the vector.
 pub(super) const EIMS: Reg = Reg(0x1524);
 /// Mask clear: writing a cause bit masks the vector.
@@ -74,39 +67,8 @@ impl Status {
 
 /// Mailbox control. Reading clears PFSTS, PFACK and RSTD: every read goes through `Mailbox`, which keeps them.
 pub(super) const V2PMAILBOX: Reg = Reg(0x0C40);
-/// 32-bit words of the mailbox buffer.
-pub(super) const MAILBOX_WORDS: usize = 16;
-
-/// Word i of the mailbox buffer; touched only while V2PMAILBOX.VFU is ours.
-pub(super) const fn VMBMEM(i: usize) -> Reg {
-    Reg(0x0800 + 4 * i as u32)
-}
-
-bitflags::bitflags! {
-    /// Bits of V2PMAILBOX (fact sheet igbvf 2.6).
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) struct V2pMailbox: u32 {
-        /// Tells the PF that the buffer holds a request; releases VFU unless written with it.
-        const REQ = 1 << 0;
-        /// Tells the PF that its message was read; releases VFU unless written with it.
-        const ACK = 1 << 1;
-        /// The VF owns the buffer.
-        const VFU = 1 << 2;
-        /// The PF owns the buffer.
-        const PFU = 1 << 3;
-        /// The PF wrote a message. Cleared by reading.
-        const PFSTS = 1 << 4;
-        /// The PF read our message. Cleared by reading.
-        const PFACK = 1 << 5;
-        /// The PF is in reset: a level.
-        const RSTI = 1 << 6;
-        /// The PF finished a reset: an event. Cleared by reading.
-        const RSTD = 1 << 7;
-        /// The bits that every read destroys.
-        const READ_TO_CLEAR = Self::PFSTS.bits() | Self::PFACK.bits() | Self::RSTD.bits();
-        const _ = !0;
-    }
-}
+/// Word 0 of the mailbox buffer, sixteen words; touched only while V2PMAILBOX.VFU is ours.
+pub(super) const VMBMEM: Reg = Reg(0x0800);
 
 // Queues (fact sheet igbvf 2.3).
 

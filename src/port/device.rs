@@ -50,9 +50,16 @@ pub(crate) struct Caps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RingKind {
     /// 82576 and I350.
+    #[cfg(feature = "igbvf")]
     Igb {
         /// The I350's byte order of VLAN tags on loopback frames (igbvf.md 4.4).
         big_endian_loopback_tag: bool,
+    },
+    /// 82599 and its successors.
+    #[cfg(feature = "ixgbevf")]
+    Ixgbe {
+        /// The 82599's verdict on UDP datagrams without a checksum (ixgbevf.md 4.2).
+        udp_without_checksum_flagged: bool,
     },
 }
 
@@ -60,7 +67,10 @@ impl RingKind {
     /// 64-bit words of a receive descriptor; those of transmit descriptors are 2 in every family.
     pub(crate) fn rx_words(self) -> usize {
         match self {
+            #[cfg(feature = "igbvf")]
             RingKind::Igb { .. } => 2,
+            #[cfg(feature = "ixgbevf")]
+            RingKind::Ixgbe { .. } => 2,
         }
     }
 }

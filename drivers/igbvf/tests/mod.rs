@@ -75,7 +75,7 @@ fn is_timeout<T>(result: Result<T>) -> bool {
 
 impl Igbvf<Fake> {
     fn fake(&mut self) -> &mut Fake {
-        &mut self.bus
+        &mut self.vf.bus
     }
 }
 

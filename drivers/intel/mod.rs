@@ -1,0 +1,20 @@
+//! What the igb and ixgbe families of virtual functions share, each fact in one place.
+//!
+//! | file | concern |
+//! |---|---|
+//! | `mailbox.rs` | the channel to the PF: ownership, deadlines, the words of a message |
+//! | `request.rs` | the requests that both families make in the same words |
+//! | `function.rs` | one opened function: registers, address, settings, running rings |
+//! | `desc.rs` | the 16-byte advanced descriptors, as far as both have them alike |
+//! | `counters.rs` | statistics registers, extended to 64 bits |
+//!
+//! `igbvf` and `ixgbevf` call all of it; nothing here knows an offset of either, they are given by the family. What
+//! always holds: no method waits without a deadline, and a register that reads all ones ends in an error that says so.
+
+pub(super) mod counters;
+pub(super) mod desc;
+#[cfg(test)]
+pub(super) mod fake;
+pub(super) mod function;
+pub(super) mod mailbox;
+pub(super) mod request;
