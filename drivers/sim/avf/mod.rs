@@ -295,13 +295,9 @@ impl AvfVf {
             _ => Ok(false),
         };
         match result {
-            Ok(true) => {
-                self.stats.received(frame::destination(bytes), wire_len);
-                true
-            }
-            Ok(false) => {
-                self.stats.discarded();
-                false
+            Ok(taken) => {
+                self.stats.received(frame::destination(bytes), wire_len, taken);
+                taken
             }
             Err(what) => {
                 self.broken(false, queue, &what, env);

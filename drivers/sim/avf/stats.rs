@@ -20,14 +20,11 @@ impl Stats {
         }
     }
 
-    /// Counts a received frame of `len` bytes without FCS; its octets include that.
-    pub(super) fn received(&mut self, to: MacAddr, len: usize) {
+    /// Counts a frame of `len` bytes without FCS that the switch passed to the VF: octets include the FCS, and the
+    /// counters include the frames that found no buffers, which are discards besides (DPDK subtracts both).
+    pub(super) fn received(&mut self, to: MacAddr, len: usize, taken: bool) {
         self.frame(0, to, len + FCS);
-    }
-
-    /// Counts a frame that found no buffers.
-    pub(super) fn discarded(&mut self) {
-        self.0[4] = self.0[4].wrapping_add(1);
+        self.0[4] = self.0[4].wrapping_add(!taken as u64);
     }
 
     /// Counts a sent frame of `len` bytes.

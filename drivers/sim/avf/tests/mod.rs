@@ -4,6 +4,7 @@
 //! shows. [`Rig`] is the script: admin queues, and per queue a ring of 64 descriptors each way.
 
 mod channel;
+mod chaos;
 mod checks;
 mod faults;
 mod filters;
