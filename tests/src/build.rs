@@ -34,6 +34,11 @@ pub fn static_example(name: &str) -> Result<PathBuf> {
     build(name, Kind::Static)
 }
 
+/// Builds an example that can attach to what `vfring sim serve` serves.
+pub fn vfio_user_example(name: &str) -> Result<PathBuf> {
+    build(name, Kind::VfioUser)
+}
+
 /// Each kind has a folder of its own, so that they neither rebuild each other's dependencies nor take the place of
 /// each other's programs, which have the same name.
 #[derive(Clone, Copy)]
@@ -41,17 +46,34 @@ enum Kind {
     Default,
     Pcap,
     Static,
+    Command,
+    VfioUser,
+}
+
+/// Builds the program `vfring` with every model.
+pub fn vfring() -> Result<PathBuf> {
+    build("vfring", Kind::Command)
 }
 
 fn build(name: &str, kind: Kind) -> Result<PathBuf> {
     let _turn = BUILDING.lock().unwrap_or_else(|e| e.into_inner());
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root()).args(["build", "--release", "--example", name, "--message-format", "json"]);
+    cargo.current_dir(root()).args(["build", "--release", "--message-format", "json"]);
+    match kind {
+        Kind::Command => cargo.args(["--bin", name]),
+        _ => cargo.args(["--example", name]),
+    };
+    let apart = |folder: &str| {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+        target.join(folder)
+    };
     match kind {
         Kind::Default => {}
         Kind::Pcap => {
-            let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-            cargo.args(["--features", "pcap"]).arg("--target-dir").arg(target.join("with-pcap"));
+            cargo.args(["--features", "pcap"]).arg("--target-dir").arg(apart("with-pcap"));
+        }
+        Kind::Command | Kind::VfioUser => {
+            cargo.args(["--features", "cli,vfio-user"]).arg("--target-dir").arg(apart("command"));
         }
         Kind::Static => {
             cargo.args(["--target", STATIC_TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
@@ -63,7 +85,7 @@ fn build(name: &str, kind: Kind) -> Result<PathBuf> {
     let path = text.lines().filter_map(executable).next_back();
     match path {
         Some(path) if output.status.success() => Ok(path),
-        _ => Err(Error::new(format!("building example {name}: {}", String::from_utf8_lossy(&output.stderr)))),
+        _ => Err(Error::new(format!("building {name}: {}", String::from_utf8_lossy(&output.stderr)))),
     }
 }
 

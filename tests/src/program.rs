@@ -3,7 +3,7 @@
 //! Owns the child: it is killed when its [`Program`] is dropped, so no test leaves one behind. Every wait has a
 //! deadline and, when it passes, an error with all that was printed.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -43,9 +43,14 @@ impl Program {
     /// The same with variables added to the environment.
     pub fn start_with(path: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Program> {
         let mut command = Command::new(path);
-        command.args(arguments).envs(variables.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(Error::during(format!("starting {}", path.display())))?;
+        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+        Program::spawn(command)
+    }
+
+    /// The same for a prepared command, which says what its standard input is.
+    pub fn spawn(mut command: Command) -> Result<Program> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(Error::during(format!("starting {:?}", command.get_program())))?;
         let (stdout, stderr) = (Stream::of(child.stdout.take()), Stream::of(child.stderr.take()));
         Ok(Program { child, stdout, stderr })
     }
@@ -71,6 +76,18 @@ impl Program {
         found.map_err(|error| error.with(self.evidence()))
     }
 
+    /// Writes a line to its standard input, which must be a pipe, and returns the line that it answers with.
+    pub fn ask(&mut self, line: &str, timeout: Duration) -> Result<String> {
+        let before = self.stdout.text().len();
+        let input = self.child.stdin.as_mut().ok_or_else(|| Error::new("its standard input is no pipe"))?;
+        input.write_all(format!("{line}\n").as_bytes()).map_err(Error::during(format!("sending {line:?}")))?;
+        poll(&format!("an answer to {line:?}"), timeout, EVERY, || {
+            let text = self.stdout.text();
+            Ok(text[before..].split_once('\n').map(|(answer, _)| answer.to_owned()))
+        })
+        .map_err(|error| error.with(self.evidence()))
+    }
+
     /// Sends a signal, such as `libc::SIGINT`.
     pub fn signal(&self, signal: i32) -> Result<()> {
         // SAFETY: kill takes no pointer. The child has not been waited for (`self` exists), so its number is still its own.
@@ -92,7 +109,8 @@ impl Program {
         self.child.try_wait().map_err(Error::during("waiting for a program"))
     }
 
-    fn evidence(&self) -> String {
+    /// What it has printed, for a failure's text.
+    pub fn evidence(&self) -> String {
         format!("--- its stdout:\n{}\n--- its stderr:\n{}\n---", self.stdout.text(), self.stderr.text())
     }
 }

@@ -72,17 +72,24 @@ pub(super) struct Connection {
     next: u16,
     /// The stream is in an unknown state, or closed.
     broken: bool,
+    /// The server closed it.
+    closed: bool,
     buffer: Vec<u8>,
 }
 
 impl Connection {
     /// A connection that waits at most `deadline` for each reply.
     pub(super) fn new(name: String, stream: UnixStream, deadline: Duration) -> Connection {
-        Connection { name, stream, deadline, next: 0, broken: false, buffer: Vec::new() }
+        Connection { name, stream, deadline, next: 0, broken: false, closed: false, buffer: Vec::new() }
     }
 
     pub(super) fn is_broken(&self) -> bool {
         self.broken
+    }
+
+    /// True when the server has closed the connection, or ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Sends a message and waits for its reply.
@@ -172,7 +179,7 @@ impl Connection {
     }
 
     /// Reads exactly `bytes`, and whatever descriptors come with them.
-    fn fill(&self, bytes: &mut [u8], fds: &mut Vec<OwnedFd>, command: Command, until: Instant) -> Result<()> {
+    fn fill(&mut self, bytes: &mut [u8], fds: &mut Vec<OwnedFd>, command: Command, until: Instant) -> Result<()> {
         let mut filled = 0;
         while filled < bytes.len() {
             match receive_some(&self.stream, &mut bytes[filled..], fds) {
@@ -186,7 +193,8 @@ impl Connection {
         Ok(())
     }
 
-    fn hung_up(&self, command: Command, why: &str) -> Error {
+    fn hung_up(&mut self, command: Command, why: &str) -> Error {
+        self.closed = true;
         Error::device(&self.name, format!("the server is gone at {command}: {why}"))
     }
 

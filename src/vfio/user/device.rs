@@ -301,12 +301,16 @@ impl Device {
         Ok(())
     }
 
-    /// Function-level reset; false when the server offers none.
+    /// Function-level reset; false when the server offers none. A server that has closed the connection has let go of
+    /// all memory, so that its device is as good as reset; one that keeps silent may still write to it.
     pub(super) fn reset(&self) -> Result<bool> {
-        if self.can_reset {
-            self.request(Command::DeviceReset, &[], &[])?;
+        if !self.can_reset {
+            return Ok(false);
         }
-        Ok(self.can_reset)
+        match self.request(Command::DeviceReset, &[], &[]) {
+            Err(_) if self.link().connection.is_closed() => Ok(true),
+            reply => reply.map(|_| true),
+        }
     }
 }
 

@@ -220,7 +220,10 @@ fn a_server_that_fails_at_any_message_is_dead_within_the_deadline() {
                     use_all(&mut bus);
                     assert!(bus.removal_requested(), "{trick:?} at {at}");
                     assert_eq!(bus.read32(Reg(8)), ALL_ONES, "{trick:?} at {at}");
-                    assert!(bus.reset_function().is_err() && bus.bus_master().is_err(), "{trick:?} at {at}");
+                    assert!(bus.bus_master().is_err(), "{trick:?} at {at}");
+                    // One that hung up has let go of all memory, and nobody knows what another one does.
+                    let closed = [Trick::Close, Trick::HalfAHeader].contains(&trick);
+                    assert_eq!(bus.reset_function().is_ok(), closed, "{trick:?} at {at}");
                 }
             }
             assert!(begun.elapsed() < PATIENCE, "{trick:?} at {at}: {:?}", begun.elapsed());
