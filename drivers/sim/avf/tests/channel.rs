@@ -99,6 +99,7 @@ fn the_vf_resets_itself() {
         assert_ne!(rig.vsi, vsi, "another VSI");
         rig.start_queues(1, 1);
         assert!(rig.inject(&frame(60)));
+        assert!(rig.sent().is_empty(), "what was rung while the queue was off is forgotten");
         rig.end_clean();
     }
 }
