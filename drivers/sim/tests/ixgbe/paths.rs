@@ -22,6 +22,9 @@ fn frames_pass_in_both_directions() {
 #[test]
 fn octet_counters_have_36_bits() {
     let mut vf = Vf::running(options(IxgbePart::X540));
+    vf.world.preset_counters(vf.port, 1000);
+    assert!(vf.world.inject(vf.port, &frame(60)));
+    assert_eq!((vf.read(0x1020), vf.read(0x1024)), (1064, 0xf));
     vf.world.preset_counters(vf.port, u32::MAX);
     assert_eq!((vf.read(0x1020), vf.read(0x1024), vf.read(0x1034)), (u32::MAX, 0xf, u32::MAX));
     assert!(vf.world.inject(vf.port, &frame(60)));
