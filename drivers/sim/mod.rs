@@ -44,6 +44,7 @@
 //! | `trust` | `1`: the host trusts the VF: promiscuity, no limits on filters | `0` |
 //! | `double_vlan` | `1`: double-VLAN mode of an ice PF: outer tags in L2TAG2 | `0` |
 //! | `large_queues` | `1`: an ice PF grants LARGE_NUM_QPAIRS, and with it the V2 queue messages | `0` |
+//! | `in_tree` | `1`: the PF's driver is the upstream kernel's, else Intel's own | `0` |
 //! | `rxdids` | receive descriptor profiles that an ice PF offers, a bit each | 1, 2 and 22 |
 //! | `batched` | `1`: write-backs wait for company unless a vector has WB_ON_ITR or an interrupt | `0` |
 

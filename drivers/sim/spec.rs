@@ -171,8 +171,8 @@ fn ixgbe_options(spec: &SimSpec) -> Result<Options> {
     }))
 }
 
-const AVF_KEYS: [&str; 9] =
-    ["part", "queues", "mac", "mac_fixed", "trust", "double_vlan", "large_queues", "rxdids", "batched"];
+const AVF_KEYS: [&str; 10] =
+    ["part", "queues", "mac", "mac_fixed", "trust", "double_vlan", "large_queues", "in_tree", "rxdids", "batched"];
 
 fn avf_options(spec: &SimSpec) -> Result<Options> {
     let part = match spec.get("part") {
@@ -189,9 +189,10 @@ fn avf_options(spec: &SimSpec) -> Result<Options> {
         trusted: flag(spec, "trust")?,
         double_vlan: flag(spec, "double_vlan")?,
         large_queues: flag(spec, "large_queues")?,
+        in_tree: flag(spec, "in_tree")?,
         rxdids: number(spec, "rxdids", defaults.rxdids, 0, u64::MAX)?,
         batched: flag(spec, "batched")?,
-        ..defaults
+        part,
     }))
 }
 

@@ -110,6 +110,9 @@ pub struct AvfOptions {
     pub double_vlan: bool,
     /// An ice PF grants LARGE_NUM_QPAIRS: the V2 messages for queues and their vectors.
     pub large_queues: bool,
+    /// The PF's driver is that of the upstream kernel, else Intel's own: they differ in status codes (i40e), in what they
+    /// answer to requests that they refuse, and in the length of GET_VF_RESOURCES (i40e).
+    pub in_tree: bool,
     /// Receive descriptor profiles that an ice PF offers, a bit each; the model has 1, 2 and 22.
     pub rxdids: u64,
     /// Completed descriptors are kept until there are four, unless the queue's vector has WB_ON_ITR or an interrupt.
@@ -127,6 +130,7 @@ impl AvfOptions {
             trusted: false,
             double_vlan: false,
             large_queues: false,
+            in_tree: false,
             rxdids: 1 << regs::RXDID_LEGACY | 1 << regs::RXDID_NIC | 1 << regs::RXDID_OVS,
             batched: false,
         }

@@ -165,6 +165,8 @@ impl AvfVf {
         if self.faults.has(Fault::LoseReply) {
             return;
         }
+        let in_tree_i40e = self.options.in_tree && !self.options.part.is_ice();
+        let status = if in_tree_i40e { virtchnl::in_tree(status) } else { status };
         let more = Duration::from_micros(env.rng.below(PF_LATENCY_MORE_US));
         let due = env.now + PF_LATENCY + more + self.faults.reply_delay();
         if let Some(stray) = self.faults.stray_reply() {
@@ -304,10 +306,10 @@ impl AvfVf {
 
     fn resources(&mut self, p: Payload<'_>, env: &mut Env) -> Answer {
         use virtchnl::*;
-        if self.pf.granted.is_some() {
+        let (part, in_tree) = (self.options.part, self.options.in_tree);
+        if self.pf.granted.is_some() && !(part.is_ice() && in_tree) {
             return Answer::Refuse(ERR_PARAM); // once a reset
         }
-        let part = self.options.part;
         let asked = match (self.pf.minor, part.is_ice()) {
             (0, true) => CAP_L2 | CAP_VLAN,
             (0, false) => CAP_L2 | CAP_RSS_REG | CAP_VLAN,
@@ -343,7 +345,7 @@ impl AvfVf {
         self.pf.granted = Some(granted);
         self.pf.mbps = asked & CAP_ADV_LINK_SPEED != 0;
         let (queues, vectors) = self.faults.resources().unwrap_or((self.pf.queues as u16, part.vectors() as u16));
-        let max_mtu = if part.is_ice() { filters::FRAME_MAX as u16 } else { 0 };
+        let max_mtu = if part.is_ice() || in_tree { filters::FRAME_MAX as u16 } else { 0 };
         let mut reply = Vec::with_capacity(36);
         for value in [1, queues, vectors, max_mtu] {
             reply.extend_from_slice(&value.to_le_bytes());
@@ -356,6 +358,9 @@ impl AvfVf {
         reply.extend_from_slice(&6i32.to_le_bytes());
         reply.extend_from_slice(&[0, 0]);
         reply.extend_from_slice(&self.filters.default.0);
+        if in_tree && !part.is_ice() {
+            reply.resize(52, 0); // one element more than there are
+        }
         Answer::Reply(reply)
     }
 
@@ -375,9 +380,10 @@ impl AvfVf {
 
     fn request_queues(&mut self, pairs: usize, env: &mut Env) -> Answer {
         if !(1..=QUEUES_MAX).contains(&pairs) {
-            // An i40e PF says nothing at all.
+            // Intel's own i40e driver says nothing at all.
             let most = (QUEUES_MAX as u16).to_le_bytes().to_vec();
-            return if self.options.part.is_ice() { Answer::Reply(most) } else { Answer::Silence };
+            let answers = self.options.part.is_ice() || self.options.in_tree;
+            return if answers { Answer::Reply(most) } else { Answer::Silence };
         }
         self.warn(env);
         self.pf.queues = pairs;

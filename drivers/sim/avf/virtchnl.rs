@@ -44,6 +44,9 @@ pub(super) const ERR_PARAM: i32 = -5;
 pub(super) const ERR_ADMINQ: i32 = -53;
 /// i40e, for what it knows and does not serve.
 pub(super) const ERR_NOT_IMPLEMENTED: i32 = -60;
+/// The upstream i40e driver, in place of the two of [`in_tree`].
+const ERR_INVALID: i32 = -22;
+const ERR_UNSUPPORTED: i32 = -95;
 /// ice, for what the VF was not granted.
 pub(super) const ERR_NOT_SUPPORTED: i32 = -64;
 
@@ -176,6 +179,15 @@ pub(super) fn allowed_by_ice(opcode: u32, granted: Option<u32>) -> bool {
         51..=57 => has(CAP_VLAN_V2),
         50 | 107 | 108 | 111 => has(CAP_LARGE_QUEUES),
         _ => false,
+    }
+}
+
+/// The status code of the upstream i40e driver where Intel's own sends this one (iavf 4.1, 4.2).
+pub(super) fn in_tree(status: i32) -> i32 {
+    match status {
+        ERR_PARAM => ERR_INVALID,
+        ERR_NOT_IMPLEMENTED => ERR_UNSUPPORTED,
+        other => other,
     }
 }
 

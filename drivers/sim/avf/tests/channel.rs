@@ -181,3 +181,18 @@ fn queues_are_switched_in_ranges_where_large_numbers_are_granted() {
     assert!(!rig.inject(&frame(60)));
     rig.end_clean();
 }
+
+#[test]
+fn pf_drivers_of_the_upstream_kernel_answer_differently() {
+    let mut rig = Rig::open(AvfOptions { in_tree: true, ..options(AvfPart::Xl710) });
+    rig.done(1, bytes().u32s(&[1, 1]));
+    let reply = rig.done(3, bytes().u32s(&[CAPS]));
+    assert_eq!((reply.len(), &reply[6..8]), (52, &9728u16.to_le_bytes()[..]));
+    assert_eq!(rig.ask(3, bytes().u32s(&[CAPS])).0, -22);
+    assert_eq!(rig.ask(29, bytes().u16s(&[17])), (0, vec![16, 0]));
+    rig.end_clean();
+    let mut rig = Rig::open(AvfOptions { in_tree: true, ..options(AvfPart::E810) });
+    rig.negotiate(CAPS);
+    assert_eq!(rig.done(3, bytes().u32s(&[CAPS])).len(), 36);
+    rig.end_clean();
+}

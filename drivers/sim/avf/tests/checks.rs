@@ -125,6 +125,9 @@ fn messages_to_an_i40e_pf() {
             }),
         ],
     );
+    let mut rig = Rig::running_with(AvfOptions { in_tree: true, ..options(AvfPart::Xl710) });
+    answered(&mut rig, 47, bytes().u8s(&[0; 2616]), -95);
+    rig.end_with("opcode 47: not served");
     for (part, status) in [(AvfPart::Xl710, -5), (AvfPart::E810, -64)] {
         let mut rig = Rig::open(options(part));
         assert_eq!(rig.ask(15, bytes().u8s(&[0; 12])).0, status);

@@ -12,6 +12,7 @@ fn a_generator_spreads_flows_as_the_driver_says_at_the_moment() {
     let bus = spec::open(&text).unwrap();
     // The shared world is in real time.
     let mut rig = Rig::over(&World::shared(), None, bus);
+    rig.patience = 50_000;
     rig.negotiate(CAPS);
     rig.start_queues(4, 1);
     rig.done(26, bytes().u64s(&[1 << 31]));
