@@ -326,7 +326,9 @@ impl DmaSpace {
 
     /// Notes that a buffer belongs to a device now.
     pub(super) fn arm(&mut self, iova: u64, len: usize, by: ArmedBy) -> Result<(), String> {
-        let end = iova + len.max(1) as u64;
+        let Some(end) = iova.checked_add(len.max(1) as u64) else {
+            return Err(format!("{by}: the buffer at IOVA {iova:#x} runs past the end of the address space"));
+        };
         if let Some((&at, &(_, other))) = self.armed.range(..end).next_back().filter(|(_, (e, _))| *e > iova) {
             return Err(format!("{by}: the buffer at IOVA {iova:#x} is already armed (at {at:#x}) in {other}"));
         }

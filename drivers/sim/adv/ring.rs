@@ -199,6 +199,9 @@ impl Ring {
             QueueRegister::Head if self.started => {
                 return Err(format!("{kind} queue {queue}: head written while it is the device's"));
             }
+            QueueRegister::Head if self.enabled && value >= self.entries() => {
+                return Err(format!("{kind} queue {queue}: head {value} written, past the end of its ring"));
+            }
             QueueRegister::Head => self.head = value & 0xffff,
             _ => self.dca = value,
         }

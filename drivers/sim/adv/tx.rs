@@ -71,7 +71,6 @@ struct Gathered {
     command: u32,
     olinfo: u32,
     len: usize,
-    descriptors: u32,
     /// Slot of its last descriptor, and whether that has RS.
     last: u32,
     report: bool,
@@ -190,11 +189,14 @@ impl TxQueue {
             if copy { env.dma.read(words[0], piece, &mut self.gathered) } else { env.dma.check(words[0], piece) }
                 .map_err(|fault| format!("tx descriptor {slot}: {fault}"))?;
             (len, descriptors) = (len + piece, descriptors + 1);
+            if descriptors > self.descriptors_max {
+                return Err(format!("tx descriptor {slot} is one of a packet of more than {}", self.descriptors_max));
+            }
             if command & EOP != 0 {
                 let (command, olinfo) = first.unwrap_or((command, olinfo));
                 let report = words[1] as u32 & RS != 0;
                 self.release(slot, env)?;
-                let frame = Gathered { command, olinfo, len, descriptors, last: slot, report };
+                let frame = Gathered { command, olinfo, len, last: slot, report };
                 self.check_frame(&frame)?;
                 return Ok(Some(frame));
             }
@@ -210,9 +212,6 @@ impl TxQueue {
         let index = frame.olinfo >> 4 & 1;
         let context = self.contexts[index as usize];
         let bad = |what: String| Err(format!("tx frame ending at descriptor {}: {what}", frame.last));
-        if frame.descriptors > self.descriptors_max {
-            return bad(format!("{} descriptors (at most {})", frame.descriptors, self.descriptors_max));
-        }
         if rules.tx_needs_context {
             if frame.olinfo & CC == 0 {
                 return bad("CC is clear: the switch cannot check the frame".into());

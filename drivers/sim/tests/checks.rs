@@ -180,6 +180,12 @@ fn receive_buffers() {
                 rig.ring(0x2818, 1);
                 assert!(!rig.world.inject(rig.port, &frame(60)));
             }),
+            ("runs past the end of the address space", |rig| {
+                rig.write(0x2828, 1 << 16);
+                rig.start_rx(2);
+                rig.store(RX_RING, [u64::MAX - 1, 0]);
+                rig.ring(0x2818, 1);
+            }),
             ("bit 0 of the header address (DD) set", |rig| {
                 let [address, _] = rig.load(RX_RING);
                 rig.store(RX_RING, [address, 1]);

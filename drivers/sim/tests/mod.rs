@@ -3,6 +3,7 @@
 //! It is written from the fact sheet and shares no constant with the model or with the real driver, so a slip in
 //! either shows. [`Rig`] is the script: reset, one ring of 64 descriptors each way, and the mailbox.
 
+mod chaos;
 mod checks;
 mod faults;
 mod interrupts;

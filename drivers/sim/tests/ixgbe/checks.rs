@@ -142,7 +142,7 @@ fn packets_without_their_context() {
             }),
             ("tunnel or IPsec fields", |vf| send(vf, |_| vec![[1 << 56 | PLAIN.words(0)[0], PLAIN.words(0)[1]]])),
             ("a frame of 9725 bytes (14 to 9724)", |vf| send(vf, |at| vec![data(at, 9725, 9725, EOP | RS, CC)])),
-            ("33 descriptors (at most 32)", |vf| {
+            ("one of a packet of more than 32", |vf| {
                 vf.write(0x2028, 0);
                 vf.start_tx(0);
                 vf.write(0x2028, 0);

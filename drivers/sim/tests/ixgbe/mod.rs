@@ -11,10 +11,10 @@ use super::*;
 use crate::drivers::sim::{Fault, IxgbeOptions, IxgbePart};
 
 /// CC: every packet names a context.
-const CC: u32 = 1 << 7;
+pub(super) const CC: u32 = 1 << 7;
 
 /// A scripted driver of an ixgbe port: memory, doorbells and descriptors are those of [`Rig`].
-struct Vf(Rig);
+pub(super) struct Vf(Rig);
 
 impl Deref for Vf {
     type Target = Rig;
@@ -44,13 +44,13 @@ impl Vf {
     }
 
     /// Reset, handshake, and both rings of queue 0 running with a context in slot 0 of the transmit ring.
-    fn running(options: IxgbeOptions) -> Vf {
+    pub(super) fn running(options: IxgbeOptions) -> Vf {
         let mut vf = Vf::open(options);
         vf.bring_up();
         vf
     }
 
-    fn bring_up(&mut self) {
+    pub(super) fn bring_up(&mut self) {
         self.reset();
         self.start_tx(0);
         self.start_rx(0, 2, 0);
@@ -174,7 +174,7 @@ impl Vf {
     }
 
     /// Sends a plain frame from one buffer.
-    fn send_plain(&mut self, bytes: &[u8]) -> u32 {
+    pub(super) fn send_plain(&mut self, bytes: &[u8]) -> u32 {
         let at = self.fill(0, bytes);
         self.send(&[data(at, bytes.len(), bytes.len(), EOP | RS, CC)])
     }
