@@ -46,6 +46,13 @@ const PEER: MacAddr = MacAddr([0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee]);
 // What a capable driver asks for: L2, WB_ON_ITR, REQ_QUEUES, ADV_LINK_SPEED, LARGE, VLAN_V2, VLAN, RSS_PF, FLEX.
 const CAPS: u32 = 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 9 | 1 << 15 | 1 << 16 | 1 << 19 | 1 << 26;
 
+/// The RSS key of the published vectors.
+const KEY: [u8; 40] = [
+    0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca, 0x2b,
+    0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac,
+    0x01, 0xfa,
+];
+
 const EOP: u64 = 0x10;
 const RS: u64 = 0x20;
 const ICRC: u64 = 0x40;
@@ -316,6 +323,11 @@ impl Rig {
         self.done(7, map);
         self.write(0x3800, 1 << 30 | 2 << 5);
         self.done(8, bytes().u16s(&[self.vsi, 0]).u32s(&[all, all]));
+    }
+
+    /// CONFIG_RSS_KEY with [`KEY`], zero-extended.
+    fn set_key(&mut self) {
+        self.done(23, bytes().u16s(&[self.vsi, 52]).u8s(&KEY).u8s(&[0; 13]));
     }
 
     fn set_rx(&self, queue: u64, slot: u32) {

@@ -119,14 +119,7 @@ fn the_table_chooses_the_queue_and_the_key_the_hash() {
         rig.start_queues(4, 1);
         let table: Vec<u8> = (0..64).map(|i| 3 - i % 4).collect();
         rig.done(24, bytes().u16s(&[rig.vsi, 64]).u8s(&table).u8s(&[0; 1]));
-        // The key of the published vectors, zero-extended.
-        let mut key = vec![
-            0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0, 0xca,
-            0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b,
-            0xbe, 0xac, 0x01, 0xfa,
-        ];
-        key.resize(52, 0);
-        rig.done(23, bytes().u16s(&[rig.vsi, 52]).u8s(&key).u8s(&[0; 1]));
+        rig.set_key();
         let capable = u64::from_le_bytes(rig.done(25, bytes()).try_into().unwrap());
         assert_eq!(capable >> 63, (part != AvfPart::E810) as u64);
         rig.done(26, bytes().u64s(&[capable]));

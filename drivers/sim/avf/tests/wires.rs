@@ -15,6 +15,7 @@ fn a_generator_spreads_flows_as_the_driver_says_at_the_moment() {
     rig.patience = 50_000;
     rig.negotiate(CAPS);
     rig.start_queues(4, 1);
+    rig.set_key();
     rig.done(26, bytes().u64s(&[1 << 31]));
     let reached = |rig: &Rig| (0..4u64).map(|q| rig.rx_words_of(q, 0)[1] & 1).collect::<Vec<_>>();
     for _ in 0..200 {
