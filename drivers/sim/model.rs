@@ -96,9 +96,7 @@ pub(super) trait Model: Send {
     /// Finds out what to do with an untagged frame that the VF is sent many times.
     fn prepare(&self, frame: &[u8]) -> Prepared;
     /// Changes whenever [`prepare`](Self::prepare) may answer differently from before.
-    fn generation(&self) -> u64 {
-        0
-    }
+    fn generation(&self) -> u64;
     /// True while other receive queues are enabled and this one is not.
     fn left_out(&self, queue: usize) -> bool;
     /// True when a receive queue could take a frame of `len` bytes now.

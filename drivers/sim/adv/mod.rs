@@ -457,6 +457,11 @@ impl<F: Family> Model for AdvVf<F> {
         Prepared { queue, words: verdict.words() }
     }
 
+    /// RSS is programmed by registers and by mail, which goes through registers too.
+    fn generation(&self) -> u64 {
+        self.faults.accesses()
+    }
+
     /// True while other receive queues are enabled and this one is not.
     fn left_out(&self, queue: usize) -> bool {
         !self.rx[queue].ring.enabled && self.rx.iter().any(|q| q.ring.enabled)

@@ -107,6 +107,17 @@ fn bench_hooks_complete_descriptors() {
 }
 
 #[test]
+fn frames_are_prepared_anew_when_a_register_was_written() {
+    let mut rig = Rig::running(Part::I82576);
+    let generation = |rig: &Rig| rig.world.access(rig.port.0, |port, _| port.vf.generation());
+    let before = generation(&rig);
+    assert_eq!(generation(&rig), before);
+    rig.write(0x1680, 0); // EITR here; it might have been a register of RSS
+    assert_ne!(generation(&rig), before);
+    rig.end_clean();
+}
+
+#[test]
 fn specs_teach() {
     for (text, says) in [
         ("sim:e1000", "models are sim:igbvf"),
