@@ -33,7 +33,7 @@
 //! | `query_rss` | `1`: the VF may read the RSS key and table of the PF (82599, X540) | `0` |
 //! | `jumbo` | `1`: the MTU of the PF is above 1500, which decides over a VF's on an 82599 | `0` |
 //! | `tcs` | traffic classes of the port: 0, 4 or 8, each with one queue | `0` |
-//! | `port_vlan` | VLAN that the host put the VF in; 0: none | `0` |
+//! | `port_vlan` | VLAN that the host put the VF in, whose tag frames on the wire carry; 0: none | `0` |
 //! | `mc_filter` | which bits of an address index the multicast table: 0 to 3 | `0` |
 //!
 //! | key of `sim:iavf` | meaning | default |

@@ -53,9 +53,9 @@ pub struct IxgbeOptions {
     pub query_rss: bool,
     /// The PF's MTU is above 1500, which decides over the VF's on an 82599.
     pub jumbo: bool,
-    /// Traffic classes of the port: 0 (none), 4 or 8. Each has one queue; frames without a priority come in the last one.
+    /// Traffic classes of the port: 0 (none), 4 or 8. Each has one queue; frames come by their priority.
     pub traffic_classes: u8,
-    /// The VLAN that the host put the VF in without its knowledge.
+    /// The VLAN that the host put the VF in without its knowledge: frames on the wire carry its tag.
     pub port_vlan: Option<u16>,
     /// Which 12 bits of an address the multicast table is indexed by: 0 to 3.
     pub multicast_filter: u8,
@@ -88,11 +88,6 @@ impl IxgbeOptions {
             classes => classes as usize,
         }
         .clamp(1, regs::QUEUES)
-    }
-
-    /// The queue of frames without a priority, which with traffic classes is not the first one.
-    fn default_queue(&self) -> usize {
-        if self.traffic_classes > 1 { self.granted() - 1 } else { 0 }
     }
 }
 
@@ -218,8 +213,7 @@ impl Family for Ixgbe {
         let layout = frame::layout(frame);
         let (rss, mut queue) = self.rss.spread(frame, &layout, self.options.granted());
         if self.options.traffic_classes > 1 {
-            let priority = frame::vlan_tag(frame).map(|tci| (tci >> 13) as usize).filter(|priority| *priority > 0);
-            queue = priority.map_or(self.options.default_queue(), |p| p * self.options.granted() / 8);
+            queue = frame::vlan_tag(frame).map_or(0, |tci| (tci >> 13) as usize * self.options.granted() / 8);
         }
         let mut verdict = classify(frame, &layout, rss, &regs::RULES);
         // An 82599 may call a UDP datagram without a checksum bad (ixgbevf 4.2); this one always does.

@@ -227,7 +227,7 @@ impl Pf {
             0 | 1 => self.options.port_vlan.is_some() as u32,
             classes => classes as u32,
         };
-        faults.queue_reply().unwrap_or([granted, granted, classes, self.options.default_queue() as u32])
+        faults.queue_reply().unwrap_or([granted, granted, classes, 0])
     }
 
     fn set_mode(&mut self, wanted: u32) -> Answer {

@@ -121,6 +121,12 @@ fn frames_are_prepared_anew_when_a_register_was_written() {
 fn specs_teach() {
     for (text, says) in [
         ("sim:e1000", "models are sim:igbvf"),
+        ("sim:ixgbevf?part=i350", "expected 82599, x540, x550 or e610"),
+        ("sim:ixgbevf?queues=3", "queues=3 cannot be; expected 1, 2, 4, 8"),
+        ("sim:ixgbevf?api=1.8", "expected 1.0 to 1.7"),
+        ("sim:ixgbevf?api=2.0", "expected 1.0 to 1.7"),
+        ("sim:ixgbevf?tcs=2", "expected 0, 4, 8"),
+        ("sim:ixgbevf?rss=1", "'rss' means nothing here; keys are part, queues, api"),
         ("sim:igbvf?wire=loop", "wires are gen, sink, pair:NAME"),
         ("sim:igbvf?wire=pair:", "wires are"),
         ("sim:igbvf?wire=gen&speed=10", "'speed' means nothing here; keys are part, mac"),
@@ -138,6 +144,18 @@ fn specs_teach() {
     ] {
         let error = spec_error(text);
         assert!(error.contains(says) && error.contains(text), "{error}");
+    }
+}
+
+#[test]
+fn keys_of_an_ixgbe_model_reach_it() {
+    for (text, device) in [
+        ("sim:ixgbevf", 0x1565),
+        ("sim:ixgbevf?part=82599&queues=2&api=1.0&mac=none&mac_fixed=1&jumbo=1&query_rss=1", 0x10ed),
+        ("sim:ixgbevf?part=x540&tcs=8&trust=1&pf_promisc=1", 0x1515),
+        ("sim:ixgbevf?part=e610&port_vlan=7&mc_filter=3&wire=gen&rate=10", 0x57ad),
+    ] {
+        assert_eq!(shared(text).bus.id().device, device, "{text}");
     }
 }
 

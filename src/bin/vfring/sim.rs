@@ -47,7 +47,7 @@ pub(crate) fn command() -> Command {
         .about(ABOUT)
         .long_about(HELP)
         .after_long_help(AFTER)
-        .arg(value("model", "NAME").required(true).help("Which VF: igbvf"))
+        .arg(value("model", "NAME").required(true).help("Which VF: igbvf, ixgbevf or iavf"))
         .arg(value("socket", "PATH").required(true).help("The socket to make"))
         .arg(value("wire", "WIRE").default_value("sink").help("What the VF's cable leads to"))
         .arg(value("part", "PART").help("The part, of a model that knows several, such as 82576 or i350"))

@@ -184,19 +184,31 @@ fn traffic_classes_come_by_priority() {
     let mut vf = Vf::open(IxgbeOptions { traffic_classes: 4, ..options(IxgbePart::X540) });
     vf.reset();
     vf.api(1);
-    assert_eq!(vf.ask(&[9]), Some([0xa000_0009, 4, 4, 4, 3]));
+    assert_eq!(vf.ask(&[9]), Some([0xa000_0009, 4, 4, 4, 0]));
     assert_eq!(vf.ask(&[0x0001_0004, 100]), Some([0x6001_0004]), "no VLANs beside classes");
     vf.start_rx(3, 2, 0);
     for slot in 0..4 {
         vf.set_rx(slot, RX_BUFFERS + slot as u64 * 2048);
     }
     vf.ring(0x10d8, 4);
-    assert!(vf.world.inject(vf.port, &frame(60)), "untagged frames come in the default queue");
-    for (priority, taken) in [(7, true), (6, true), (5, false), (1, false)] {
+    assert!(!vf.world.inject(vf.port, &frame(60)), "untagged frames are of the first class");
+    for (priority, taken) in [(7, true), (6, true), (5, false), (0, false)] {
         let mut tagged = Vec::new();
         insert_tag(&frame(60), priority << 13, &mut tagged);
         assert_eq!(vf.world.inject(vf.port, &tagged), taken, "priority {priority}");
     }
+    vf.end_clean();
+}
+
+#[test]
+fn loopback_frames_are_marked() {
+    let world = World::stepped(7);
+    let mut vf = Vf::in_world(&world, options(IxgbePart::X540));
+    let other = world.add_ixgbevf(options(IxgbePart::X540));
+    world.connect_loopback(vf.port, other);
+    vf.bring_up();
+    assert!(world.inject(vf.port, &frame(60)));
+    assert_eq!(vf.rx_done(0).status >> 18 & 1, 1);
     vf.end_clean();
 }
 
