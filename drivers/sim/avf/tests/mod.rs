@@ -9,6 +9,7 @@ mod checks;
 mod faults;
 mod filters;
 mod interrupts;
+mod orders;
 mod rx;
 mod tx;
 mod wires;
