@@ -39,7 +39,7 @@ const NUMBERED: [(&str, Make<u16>); 4] = [
     ("pf-reset-at-access", |n| Fault::PfResetAtAccess(n.into())),
     ("all-ones-from-access", |n| Fault::AllOnesFromAccess(n.into())),
 ];
-const PLAIN: [(&str, Fault); 10] = [
+const PLAIN: [(&str, Fault); 11] = [
     ("stuck-done", Fault::StuckDone),
     ("rx-error", Fault::RxError),
     ("config-lost", Fault::ConfigLost),
@@ -50,6 +50,7 @@ const PLAIN: [(&str, Fault); 10] = [
     ("rsti-stuck", Fault::RstiStuck),
     ("pf-holds-buffer", Fault::PfHoldsBuffer),
     ("enable-stuck", Fault::EnableStuck),
+    ("link-disabled", Fault::LinkDisabled),
 ];
 
 /// Does what `line` says.
