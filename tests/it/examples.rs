@@ -226,6 +226,44 @@ fn l2fwd_whose_reader_goes_away_ends_without_a_panic() -> Result<()> {
 }
 
 #[test]
+fn flows_spread_over_queues_with_a_thread_each() -> Result<()> {
+    let _turn = turn();
+    for (model, queues) in [("ixgbevf?part=x550&queues=4", 4), ("ixgbevf?part=x550&queues=8", 8)] {
+        let port = format!("sim:{model}&wire=gen&flows=256&rate=20000");
+        let number = queues.to_string();
+        for symmetric in [false, true] {
+            let mut arguments =
+                vec!["--queues", &number, "--port", &port, "--port", &port, "--duration", "2", "--json"];
+            arguments.extend(symmetric.then_some("--symmetric-rss"));
+            let ended = run("l2fwd", &arguments)?;
+            assert_eq!(ended.code, 0, "{ended:?}");
+            assert!(ended.stderr.contains(&format!("\n{queues} threads, bursts of 32")), "{}", ended.stderr);
+            let value: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|e| panic!("{e}: {}", ended.stdout));
+            for port in value["ports"].as_array().expect("ports") {
+                for side in ["rx", "tx"] {
+                    let counts: Vec<u64> = port[side]["queue_packets"]
+                        .as_array()
+                        .map(|counts| counts.iter().filter_map(Value::as_u64).collect())
+                        .unwrap_or_default();
+                    let all = port[side]["packets"].as_u64().unwrap_or_default();
+                    assert_eq!((counts.len(), counts.iter().sum::<u64>()), (queues, all), "{value:#}");
+                    // 256 flows: no queue has less than a quarter of its share.
+                    assert!(all > 1000 && counts.iter().all(|n| n * 4 * queues as u64 > all), "{side} {counts:?}");
+                }
+            }
+            assert_eq!(value["pool"]["lost"], 0);
+        }
+    }
+    // Refused, with the reason: one queue granted, a key and table that are the PF's, more queues than a table can mean.
+    let one = ["--port", "sim:ixgbevf?part=x550&queues=1", "--queues", "2"];
+    refused("l2fwd", &one, &["2 receive queues were asked for", "has 1"])?;
+    let theirs = ["--port", "sim:ixgbevf?part=82599&queues=4", "--queues", "4", "--symmetric-rss"];
+    refused("l2fwd", &theirs, &["symmetric RSS", "82599 VF"])?;
+    let three = ["--port", "sim:ixgbevf?part=82599&queues=4", "--queues", "3"];
+    refused("l2fwd", &three, &["3 receive queues", "power of two"])
+}
+
+#[test]
 fn two_queues_on_two_threads() -> Result<()> {
     let _turn = turn();
     let spec = "sim:igbvf?wire=gen&rss=1&flows=16&rate=20000";
