@@ -59,6 +59,7 @@ mod igb;
 mod ixgbe;
 mod model;
 mod offload;
+mod pages;
 #[cfg(feature = "pcap")]
 mod pcap;
 mod rng;

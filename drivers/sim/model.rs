@@ -12,6 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use super::avf::{AvfOptions, AvfVf};
+#[cfg(feature = "vfio-user")]
+use memmap2::MmapRaw;
+
 use super::env::Env;
 use super::fault::Fault;
 use super::igb::{Igb, IgbOptions, IgbVf};
@@ -68,6 +71,12 @@ pub(super) trait Model: Send {
     fn write(&mut self, offset: u32, value: u32, env: &mut Env);
     /// The doorbells that the present driver gets.
     fn cells(&self) -> Arc<dyn Cells>;
+    /// Puts the pages of BAR0 that are plain memory into `bar`, a map of zeroes as long as the BAR, and returns their offsets.
+    /// A model without such pages does nothing.
+    #[cfg(feature = "vfio-user")]
+    fn share_pages(&mut self, _bar: &Arc<MmapRaw>) -> &'static [u32] {
+        &[]
+    }
     /// Connects vector i to `eventfds[i]`; none: MSI-X is off.
     fn connect_vectors(&mut self, eventfds: &[BorrowedFd<'_>]) -> Result<()>;
     /// Function-level reset by the driver.

@@ -189,11 +189,8 @@ impl AvfVf {
         }
         for queue in 0..QUEUES_MAX {
             for tx in [false, true] {
-                let (cell, ring) = if tx {
-                    (self.cells.tx.tail(queue), &mut self.tx[queue].ring)
-                } else {
-                    (self.cells.rx.tail(queue), &mut self.rx[queue].ring)
-                };
+                let cell = self.cells.tail(tx, queue);
+                let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };
                 if !ring.enabled {
                     continue; // looked at when the queue is enabled
                 }

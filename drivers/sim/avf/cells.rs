@@ -7,9 +7,15 @@
 #![forbid(unsafe_code)]
 
 use std::array;
+#[cfg(feature = "vfio-user")]
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+#[cfg(feature = "vfio-user")]
+use memmap2::MmapRaw;
+
 use super::super::model::Cells;
+use super::super::pages::Page;
 use super::regs;
 
 /// Most vectors besides vector 0 that the model has (iavf 2.2: up to 64).
@@ -17,40 +23,34 @@ pub(super) const QUEUE_VECTORS_MAX: usize = 64;
 /// "Nothing was written": has bits that a DYN_CTL register does not.
 const NOTHING: u32 = u32::MAX;
 
-/// A page of the BAR that is plain memory.
-#[repr(C, align(4096))]
-pub(super) struct Page([AtomicU32; regs::PAGE as usize / 4]);
-
-impl Page {
-    fn new() -> Self {
-        Page(array::from_fn(|_| AtomicU32::new(0)))
-    }
-
-    /// The register at a byte offset of the page; the tail of queue q is at 4 q.
-    #[inline]
-    pub(super) fn at(&self, offset: usize) -> &AtomicU32 {
-        &self.0[offset / 4]
-    }
-
-    /// The tail of a queue.
-    #[inline]
-    pub(super) fn tail(&self, queue: usize) -> &AtomicU32 {
-        &self.0[queue]
-    }
-}
-
 /// Every doorbell of a VF.
 pub(super) struct Doorbells {
     /// Page 0.
-    pub(super) tx: Page,
+    tx: Page,
     /// Page 2.
-    pub(super) rx: Page,
+    rx: Page,
     control: [AtomicU32; QUEUE_VECTORS_MAX],
 }
 
 impl Doorbells {
     pub(super) fn new() -> Self {
-        Doorbells { tx: Page::new(), rx: Page::new(), control: array::from_fn(|_| AtomicU32::new(NOTHING)) }
+        Doorbells::of(Page::new(), Page::new())
+    }
+
+    /// Doorbells in the two pages of a shared BAR; none when it is shorter.
+    #[cfg(feature = "vfio-user")]
+    pub(super) fn within(bar: &Arc<MmapRaw>) -> Option<Self> {
+        Some(Doorbells::of(Page::within(bar, 0)?, Page::within(bar, regs::QRX_TAIL as usize)?))
+    }
+
+    fn of(tx: Page, rx: Page) -> Self {
+        Doorbells { tx, rx, control: array::from_fn(|_| AtomicU32::new(NOTHING)) }
+    }
+
+    /// The tail of a queue.
+    #[inline]
+    pub(super) fn tail(&self, tx: bool, queue: usize) -> &AtomicU32 {
+        if tx { self.tx.at(4 * queue) } else { self.rx.at(4 * queue) }
     }
 
     /// The register at an offset of the BAR that lies in one of the two pages.

@@ -29,6 +29,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+#[cfg(feature = "vfio-user")]
+use memmap2::MmapRaw;
+
 use super::env::Env;
 use super::fault::{Fault, Faults};
 use super::frame;
@@ -366,6 +369,17 @@ impl Model for AvfVf {
         self.cells.clone()
     }
 
+    #[cfg(feature = "vfio-user")]
+    fn share_pages(&mut self, bar: &Arc<MmapRaw>) -> &'static [u32] {
+        match cells::Doorbells::within(bar) {
+            Some(shared) => {
+                self.cells = Arc::new(shared);
+                &[0, regs::QRX_TAIL]
+            }
+            None => &[],
+        }
+    }
+
     fn connect_vectors(&mut self, eventfds: &[BorrowedFd<'_>]) -> Result<()> {
         self.irq.connect(&self.name, eventfds)
     }
@@ -374,8 +388,8 @@ impl Model for AvfVf {
     fn function_reset(&mut self, env: &mut Env) {
         self.begin_reset(Some(RESET_TIME), env);
         for queue in 0..QUEUES_MAX {
-            self.cells.tx.tail(queue).store(0, Ordering::Relaxed);
-            self.cells.rx.tail(queue).store(0, Ordering::Relaxed);
+            self.cells.tail(true, queue).store(0, Ordering::Relaxed);
+            self.cells.tail(false, queue).store(0, Ordering::Relaxed);
         }
         self.bus_master = false;
     }

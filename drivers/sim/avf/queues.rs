@@ -127,7 +127,7 @@ impl AvfVf {
         ring.context =
             Some(Context { base: pair.tx_base, entries: pair.tx_len, stride: 16, granule: 1, buffer_len: 0 });
         // What the last user rang is not for this ring.
-        self.cells.tx.tail(queue).store(0, Ordering::Relaxed);
+        self.cells.tail(true, queue).store(0, Ordering::Relaxed);
         if ice && pair.tx_len > 0 { ring.enable(0, env) } else { Ok(()) }
     }
 
@@ -213,7 +213,7 @@ impl AvfVf {
         if !on {
             ring.stop(env);
             if tx {
-                self.cells.tx.tail(queue).store(0, Ordering::Relaxed);
+                self.cells.tail(true, queue).store(0, Ordering::Relaxed);
                 if ice {
                     ring.context = None; // CONFIG_VSI_QUEUES starts it again, not ENABLE_QUEUES
                 }
@@ -227,7 +227,7 @@ impl AvfVf {
         if ring.enabled || context.entries == 0 {
             return Ok(());
         }
-        let cell = if tx { self.cells.tx.tail(queue) } else { self.cells.rx.tail(queue) };
+        let cell = self.cells.tail(tx, queue);
         // Acquire: the driver filled the ring before it wrote the tail.
         let tail = cell.load(Ordering::Acquire);
         if let Err(what) = ring.enable(tail, env) {

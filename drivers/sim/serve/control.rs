@@ -27,19 +27,25 @@ const PF_RESET: &str = "100ms";
 type Make<T> = fn(T) -> Fault;
 
 /// Faults with a time, with a number, and with nothing.
-const TIMED: [(&str, Make<Duration>); 4] = [
+const TIMED: [(&str, Make<Duration>); 5] = [
     ("delay-completions", Fault::DelayCompletions),
     ("partial-writeback", Fault::PartialWriteback),
     ("pf-reset-for", Fault::PfResetFor),
     ("link-flaps", Fault::LinkFlaps),
+    ("late-replies", Fault::LateReplies),
 ];
-const NUMBERED: [(&str, Make<u16>); 4] = [
+const NUMBERED: [(&str, Make<u16>); 9] = [
     ("lying-length", Fault::LyingLength),
     ("nack-request", Fault::NackRequest),
     ("pf-reset-at-access", |n| Fault::PfResetAtAccess(n.into())),
     ("all-ones-from-access", |n| Fault::AllOnesFromAccess(n.into())),
+    ("short-replies", Fault::ShortReplies),
+    ("long-replies", Fault::LongReplies),
+    ("lying-reply-length", Fault::LyingReplyLength),
+    ("stray-replies", |n| Fault::StrayReplies(n.into())),
+    ("stray-events", |n| Fault::StrayEvents(n.into())),
 ];
-const PLAIN: [(&str, Fault); 11] = [
+const PLAIN: [(&str, Fault); 14] = [
     ("stuck-done", Fault::StuckDone),
     ("rx-error", Fault::RxError),
     ("config-lost", Fault::ConfigLost),
@@ -51,6 +57,9 @@ const PLAIN: [(&str, Fault); 11] = [
     ("pf-holds-buffer", Fault::PfHoldsBuffer),
     ("enable-stuck", Fault::EnableStuck),
     ("link-disabled", Fault::LinkDisabled),
+    ("stale-events", Fault::StaleEvents),
+    ("false-alarm", Fault::FalseAlarm),
+    ("reset-ignored", Fault::ResetIgnored),
 ];
 
 /// Does what `line` says.

@@ -1,15 +1,29 @@
-//! The memory of a client: each file that it shares is mapped once, however many pieces of it are mapped for the device.
+//! Memory in files: pages of the BAR that are shared with the client, and the client's own. Of the latter, each file that it shares is mapped once, however many pieces of it are mapped for the device.
 //!
 //! A guest behind an emulated IOMMU maps and unmaps single pages of one memfd all the time. What always holds: a map is
 //! as long as was asked for when it was made, and it goes when its last piece is unmapped.
-#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io;
+use std::os::fd::FromRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Weak};
 
 use memmap2::{MmapOptions, MmapRaw};
+
+/// A file in memory, of `len` zeroes, and all of it mapped.
+pub(super) fn memory(len: u32) -> io::Result<(File, Arc<MmapRaw>)> {
+    // SAFETY: the name is a C string; the flag is one of memfd_create(2).
+    let fd = unsafe { libc::memfd_create(c"vfring-bar".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(len.into())?;
+    let map = MmapOptions::new().len(len as usize).map_raw(&file)?;
+    Ok((file, Arc::new(map)))
+}
 
 /// A file that is mapped.
 struct Known {

@@ -4,7 +4,7 @@
 //! next when that one has gone, as when a guest is started again. `vfring sim serve` is a program around it. What always
 //! holds: the model is reset when a client goes, and the socket's file goes with the server.
 //!
-//! Registers are trapped: each access is a message. Clients are trusted as much as this process: they share their
+//! Registers are trapped: each access is a message. Where a model has pages that are plain memory, the client maps them. Clients are trusted as much as this process: they share their
 //! memory with it, and one that shortens a file which it shared ends it.
 
 mod backend;
@@ -14,17 +14,18 @@ mod files;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use vfio_bindings::bindings::vfio;
-use vfio_user::{IrqInfo, ServerRegion};
+use vfio_user::{IrqInfo, ServerRegion, SparseArea};
 
+use super::pages::PAGE;
 use super::spec;
 use super::world::{PortId, World};
 use crate::addr::MacAddr;
@@ -87,7 +88,8 @@ impl Server {
         let failed = |what: &str, e| Error::os(format!("{}: {what}", self.socket.display()), e);
         loop {
             let listener = self.listener.try_clone().map_err(|e| failed("duplicating the socket", e))?;
-            let (irqs, regions) = self.describe();
+            let (file, pages) = self.share_pages().map_err(|e| failed("a memfd for pages of BAR0", e))?;
+            let (irqs, regions) = self.describe(&file, pages);
             let server = vfio_user::Server::from_owned_fd(OwnedFd::from(listener), true, irqs, regions);
             let config = ConfigSpace::new(self.id, self.bar_len, BAR3_LEN, self.vectors);
             let mut backend = Backend::new(self.world.clone(), self.port.0, self.bar_len, config, self.vectors)
@@ -104,8 +106,14 @@ impl Server {
         }
     }
 
+    /// A file with the pages of BAR0 that the model lets a client write without a message. Each client gets new ones.
+    fn share_pages(&self) -> std::io::Result<(File, &'static [u32])> {
+        let (file, bar) = files::memory(self.bar_len)?;
+        Ok((file, self.world.access(self.port.0, |port, _| port.vf.share_pages(&bar))))
+    }
+
     /// Interrupts and regions as VFIO numbers them: MSI-X, BAR0, BAR3 and config space are there.
-    fn describe(&self) -> (Vec<IrqInfo>, Vec<ServerRegion>) {
+    fn describe(&self, file: &File, pages: &[u32]) -> (Vec<IrqInfo>, Vec<ServerRegion>) {
         let irqs = (0..vfio::VFIO_PCI_NUM_IRQS).map(|index| match index {
             vfio::VFIO_PCI_MSIX_IRQ_INDEX => {
                 IrqInfo { index, flags: vfio::VFIO_IRQ_INFO_EVENTFD, count: self.vectors as u32 }
@@ -119,10 +127,20 @@ impl Server {
                 vfio::VFIO_PCI_CONFIG_REGION_INDEX => config::LEN as u64,
                 _ => 0,
             };
-            let flags = if size > 0 { vfio::VFIO_REGION_INFO_FLAG_READ | vfio::VFIO_REGION_INFO_FLAG_WRITE } else { 0 };
+            let mut flags = match size {
+                0 => 0,
+                _ => vfio::VFIO_REGION_INFO_FLAG_READ | vfio::VFIO_REGION_INFO_FLAG_WRITE,
+            };
+            let shared = if index == vfio::VFIO_PCI_BAR0_REGION_INDEX { pages } else { &[] };
+            if !shared.is_empty() {
+                flags |= vfio::VFIO_REGION_INFO_FLAG_MMAP;
+            }
             let argsz = size_of::<vfio::vfio_region_info>() as u32;
             let region_info = vfio::vfio_region_info { argsz, flags, index, cap_offset: 0, size, offset: 0 };
-            ServerRegion { region_info, sparse_areas: Vec::new(), mmap_fd: None }
+            let area = |&page: &u32| vfio::vfio_region_sparse_mmap_area { offset: page.into(), size: PAGE as u64 };
+            let sparse_areas: Vec<_> = shared.iter().map(|page| SparseArea { area: area(page) }).collect();
+            let mmap_fd = (!sparse_areas.is_empty()).then(|| file.as_raw_fd());
+            ServerRegion { region_info, sparse_areas, mmap_fd }
         });
         (irqs.collect(), regions.collect())
     }

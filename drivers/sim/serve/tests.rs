@@ -24,8 +24,12 @@ fn server(text: &str, path: &Path) -> Result<Server> {
 
 /// A server that runs until the test ends.
 fn running(name: &str) -> (Arc<Server>, PathBuf) {
+    running_model(name, "sim:igbvf")
+}
+
+fn running_model(name: &str, spec: &str) -> (Arc<Server>, PathBuf) {
     let path = socket(name);
-    let server = Arc::new(server("sim:igbvf", &path).unwrap());
+    let server = Arc::new(server(spec, &path).unwrap());
     let runs = server.clone();
     thread::spawn(move || runs.run());
     (server, path)
@@ -60,6 +64,28 @@ fn a_client_finds_a_function_and_its_registers() {
     assert_eq!(read(&mut client, CONFIG, 4) & 0xffff, 6);
     client.reset().unwrap();
     assert_eq!(read(&mut client, CONFIG, 4) & 0xffff, 0);
+}
+
+#[test]
+fn the_tails_of_an_adaptive_vf_are_pages_that_the_client_maps() {
+    const TX_TAIL: u64 = 0;
+    const RX_TAIL: u64 = 0x2000;
+    let (_server, path) = running_model("pages", "sim:iavf?part=xl710");
+    for _ in 0..2 {
+        let mut client = Client::new(&path).unwrap();
+        let region = client.region(BAR0).unwrap();
+        assert_eq!(region.size, 64 << 10);
+        let areas: Vec<_> = region.sparse_areas.iter().map(|area| (area.offset, area.size)).collect();
+        assert_eq!(areas, [(TX_TAIL, 4096), (RX_TAIL, 4096)]);
+        let shared = region.file_offset.as_ref().unwrap().file().try_clone().unwrap();
+        for (tail, value) in [(TX_TAIL + 8, 5u32), (RX_TAIL + 4, 16)] {
+            assert_eq!(read(&mut client, BAR0, tail), 0, "a new client gets new pages");
+            use std::os::unix::fs::FileExt;
+            shared.write_all_at(&value.to_le_bytes(), tail).unwrap();
+            assert_eq!(read(&mut client, BAR0, tail), value, "the model reads what the client wrote");
+        }
+        client.shutdown().unwrap();
+    }
 }
 
 #[test]

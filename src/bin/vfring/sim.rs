@@ -50,7 +50,7 @@ pub(crate) fn command() -> Command {
         .arg(value("model", "NAME").required(true).help("Which VF: igbvf, ixgbevf or iavf"))
         .arg(value("socket", "PATH").required(true).help("The socket to make"))
         .arg(value("wire", "WIRE").default_value("sink").help("What the VF's cable leads to"))
-        .arg(value("part", "PART").help("The part, of a model that knows several, such as 82576 or i350"))
+        .arg(value("part", "PART").help("The part: 82576 or i350; 82599, x540, x550 or e610; xl710, x722 or e810"))
         .arg(value("mac", "ADDRESS").help("The address that the PF assigns, or `none` [default: by the socket's path]"))
         .arg(
             value("set", "KEY=VALUE")
