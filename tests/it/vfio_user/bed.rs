@@ -19,7 +19,13 @@ use vfring_tests::program::Program;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is served: the arguments that choose it.
-pub const MODELS: [&[&str]; 2] = [&["--model", "igbvf", "--part", "82576"], &["--model", "igbvf", "--part", "i350"]];
+pub const MODELS: [&[&str]; 4] = [
+    &["--model", "igbvf", "--part", "82576"],
+    &["--model", "igbvf", "--part", "i350"],
+    // An 82599 passes long frames only where its PF does.
+    &["--model", "ixgbevf", "--part", "82599", "--set", "jumbo=1"],
+    &["--model", "ixgbevf", "--part", "x550"],
+];
 
 /// The address of every served VF.
 pub const OWN: u8 = 0x11;
