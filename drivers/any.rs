@@ -4,6 +4,8 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+#[cfg(feature = "iavf")]
+use super::iavf::{self, AvfFlexRx, AvfLegacyRx, AvfTx};
 #[cfg(feature = "igbvf")]
 use super::igbvf::{self, IgbRx, IgbTx};
 #[cfg(feature = "ixgbevf")]
@@ -13,7 +15,7 @@ use crate::event;
 use crate::mem::{Burst, Mempool, PoolCache};
 use crate::port::device::RingKind;
 use crate::port::{Control, Port, StartParts};
-use crate::ring::{RxQueue, TxQueue};
+use crate::ring::{RxFormat, RxParts, RxQueue, TxFormat, TxParts, TxQueue};
 
 /// A started port, taken apart: control and queues may go to different threads and be combined freely.
 #[derive(Debug)]
@@ -35,6 +37,12 @@ pub enum AnyRx {
     /// 82599, X540, X550 and E610.
     #[cfg(feature = "ixgbevf")]
     Ixgbe(RxQueue<IxgbeRx>),
+    /// XL710, X722 and those of the 800 series whose PF offers no other format.
+    #[cfg(feature = "iavf")]
+    AvfLegacy(RxQueue<AvfLegacyRx>),
+    /// 800 series.
+    #[cfg(feature = "iavf")]
+    AvfFlex(RxQueue<AvfFlexRx>),
 }
 
 /// A transmit queue of whatever family the VF is.
@@ -46,15 +54,45 @@ pub enum AnyTx {
     /// 82599, X540, X550 and E610.
     #[cfg(feature = "ixgbevf")]
     Ixgbe(TxQueue<IxgbeTx>),
+    /// XL710, X722 and the 800 series.
+    #[cfg(feature = "iavf")]
+    Avf(TxQueue<AvfTx<{ iavf::TAG_IN_DATA }>>),
+    /// The same, where VLAN tags to insert go into a context.
+    #[cfg(feature = "iavf")]
+    AvfOuterTag(TxQueue<AvfTx<{ iavf::TAG_IN_CONTEXT }>>),
+    /// The same, where the PF lets the VF insert no tags.
+    #[cfg(feature = "iavf")]
+    AvfNoTag(TxQueue<AvfTx<{ iavf::TAG_NOWHERE }>>),
 }
 
-macro_rules! each {
-    ($any:ident, $self:expr, $queue:ident => $act:expr) => {
+macro_rules! each_rx {
+    ($self:expr, $queue:ident => $act:expr) => {
         match $self {
             #[cfg(feature = "igbvf")]
-            $any::Igb($queue) => $act,
+            AnyRx::Igb($queue) => $act,
             #[cfg(feature = "ixgbevf")]
-            $any::Ixgbe($queue) => $act,
+            AnyRx::Ixgbe($queue) => $act,
+            #[cfg(feature = "iavf")]
+            AnyRx::AvfLegacy($queue) => $act,
+            #[cfg(feature = "iavf")]
+            AnyRx::AvfFlex($queue) => $act,
+        }
+    };
+}
+
+macro_rules! each_tx {
+    ($self:expr, $queue:ident => $act:expr) => {
+        match $self {
+            #[cfg(feature = "igbvf")]
+            AnyTx::Igb($queue) => $act,
+            #[cfg(feature = "ixgbevf")]
+            AnyTx::Ixgbe($queue) => $act,
+            #[cfg(feature = "iavf")]
+            AnyTx::Avf($queue) => $act,
+            #[cfg(feature = "iavf")]
+            AnyTx::AvfOuterTag($queue) => $act,
+            #[cfg(feature = "iavf")]
+            AnyTx::AvfNoTag($queue) => $act,
         }
     };
 }
@@ -62,13 +100,13 @@ macro_rules! each {
 impl AnyRx {
     /// The queue's number in its port.
     pub fn number(&self) -> u16 {
-        each!(AnyRx, self, queue => queue.number())
+        each_rx!(self, queue => queue.number())
     }
 
     /// Receives packets; see [`RxQueue::burst`].
     #[inline]
     pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        each!(AnyRx, self, queue => queue.burst(cache, burst))
+        each_rx!(self, queue => queue.burst(cache, burst))
     }
 
     /// Sleeps until packets come; see [`RxQueue::sleep`].
@@ -76,12 +114,12 @@ impl AnyRx {
     /// # Errors
     /// As [`RxQueue::sleep`].
     pub fn sleep(&mut self, cache: &mut PoolCache, burst: &mut Burst, timeout: Duration) -> Result<usize> {
-        each!(AnyRx, self, queue => queue.sleep(cache, burst, timeout))
+        each_rx!(self, queue => queue.sleep(cache, burst, timeout))
     }
 
     /// Unmasks the queue's vector; see [`RxQueue::rearm`].
     pub fn rearm(&mut self) {
-        each!(AnyRx, self, queue => queue.rearm())
+        each_rx!(self, queue => queue.rearm())
     }
 
     /// Sleeps until one of several queues has an event (a packet, or a change of its port's state), or `timeout` is over;
@@ -106,20 +144,20 @@ impl AnyRx {
 
     /// The eventfd to wait on; see [`RxQueue::event_fd`].
     pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        each!(AnyRx, self, queue => queue.event_fd())
+        each_rx!(self, queue => queue.event_fd())
     }
 }
 
 impl AnyTx {
     /// The queue's number in its port.
     pub fn number(&self) -> u16 {
-        each!(AnyTx, self, queue => queue.number())
+        each_tx!(self, queue => queue.number())
     }
 
     /// Sends packets; see [`TxQueue::burst`].
     #[inline]
     pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        each!(AnyTx, self, queue => queue.burst(cache, burst))
+        each_tx!(self, queue => queue.burst(cache, burst))
     }
 }
 
@@ -145,26 +183,41 @@ impl Port {
         let name = self.name().to_owned();
         let StartParts { control, rx, tx, kind } = self.start_parts(pool)?;
         let short = || Error::Memory(format!("{name}: the pool ran out of buffers while rings were filled"));
-        let (rx, tx): (Option<Vec<_>>, Option<Vec<_>>) = match kind {
+        let (rx, tx) = match kind {
             #[cfg(feature = "igbvf")]
             RingKind::Igb { big_endian_loopback_tag } => {
                 let quirks = igbvf::Quirks { big_endian_loopback_tag };
-                (
-                    rx.into_iter().map(|parts| RxQueue::new(parts, quirks).map(AnyRx::Igb)).collect(),
-                    tx.into_iter().map(|parts| TxQueue::new(parts).map(AnyTx::Igb)).collect(),
-                )
+                (receivers(rx, quirks, AnyRx::Igb), transmitters(tx, AnyTx::Igb))
             }
             #[cfg(feature = "ixgbevf")]
             RingKind::Ixgbe { udp_without_checksum_flagged } => {
                 let quirks = ixgbevf::Quirks { udp_without_checksum_flagged };
-                (
-                    rx.into_iter().map(|parts| RxQueue::new(parts, quirks).map(AnyRx::Ixgbe)).collect(),
-                    tx.into_iter().map(|parts| TxQueue::new(parts).map(AnyTx::Ixgbe)).collect(),
-                )
+                (receivers(rx, quirks, AnyRx::Ixgbe), transmitters(tx, AnyTx::Ixgbe))
+            }
+            #[cfg(feature = "iavf")]
+            RingKind::Avf { flex, rx_tag_in_l2tag2, tx_tag } => {
+                let quirks = iavf::AvfQuirks { tag_in_l2tag2: rx_tag_in_l2tag2 };
+                let rx =
+                    if flex { receivers(rx, quirks, AnyRx::AvfFlex) } else { receivers(rx, quirks, AnyRx::AvfLegacy) };
+                let tx = match tx_tag {
+                    iavf::TAG_IN_DATA => transmitters(tx, AnyTx::Avf),
+                    iavf::TAG_IN_CONTEXT => transmitters(tx, AnyTx::AvfOuterTag),
+                    _ => transmitters(tx, AnyTx::AvfNoTag),
+                };
+                (rx, tx)
             }
         };
         // Queues go before the control, which would wait for them.
         let (Some(rx), Some(tx)) = (rx, tx) else { return Err(short()) };
         Ok(Started { control, rx, tx })
     }
+}
+
+/// Queues of their parts; `None` when one could not be made.
+fn receivers<F: RxFormat>(parts: Vec<RxParts>, quirks: F::Quirks, any: fn(RxQueue<F>) -> AnyRx) -> Option<Vec<AnyRx>> {
+    parts.into_iter().map(|parts| RxQueue::new(parts, quirks).map(any)).collect()
+}
+
+fn transmitters<F: TxFormat>(parts: Vec<TxParts>, any: fn(TxQueue<F>) -> AnyTx) -> Option<Vec<AnyTx>> {
+    parts.into_iter().map(|parts| TxQueue::new(parts).map(any)).collect()
 }

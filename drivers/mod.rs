@@ -5,6 +5,8 @@
 //! device side and shares no constant with them.
 
 mod any;
+#[cfg(feature = "iavf")]
+pub mod iavf;
 #[cfg(feature = "igbvf")]
 pub mod igbvf;
 #[cfg(any(feature = "igbvf", feature = "ixgbevf"))]

@@ -15,8 +15,9 @@ use crate::vfio::VfioBus;
 const INTEL: u16 = 0x8086;
 
 /// The VFs that vfring drives, for messages.
-const SUPPORTED: &str = "supported are the VFs of the 82576 (8086:10ca) and I350 (1520), and of the 82599 (10ed), \
-     X540 (1515), X550 (1565), X550EM_x (15a8), X550EM_a (15c5) and E610 (57ad)";
+const SUPPORTED: &str = "supported are the VFs of the 82576 (8086:10ca) and I350 (1520), of the 82599 (10ed), \
+     X540 (1515), X550 (1565), X550EM_x (15a8), X550EM_a (15c5) and E610 (57ad), and of the XL710 (154c), X722 (37cd) and \
+     800 series (1889)";
 
 impl Port {
     /// Opens the VF that `spec` names: resets it, so that nothing of an earlier user is left, and shakes hands with
@@ -73,6 +74,8 @@ fn check_id(function: &PciFunction) -> Result<()> {
 
 /// The families of drivers.
 enum Family {
+    #[cfg(feature = "iavf")]
+    Iavf,
     #[cfg(feature = "igbvf")]
     Igbvf,
     #[cfg(feature = "ixgbevf")]
@@ -82,6 +85,8 @@ enum Family {
 /// The family that knows an id.
 fn family(device: impl Display, id: PciId) -> Result<Family> {
     match (id.vendor, id.device) {
+        #[cfg(feature = "iavf")]
+        (INTEL, 0x154c | 0x37cd | 0x1889 | 0x1571) => Ok(Family::Iavf),
         #[cfg(feature = "igbvf")]
         (INTEL, 0x10ca | 0x1520 | 0x152d | 0x152f) => Ok(Family::Igbvf),
         #[cfg(feature = "ixgbevf")]
@@ -95,6 +100,8 @@ fn family(device: impl Display, id: PciId) -> Result<Family> {
 /// Gives the bus to the family that knows its id.
 fn attach<B: Bus + 'static>(bus: B) -> Result<Box<dyn Device>> {
     match family(bus.name(), bus.id())? {
+        #[cfg(feature = "iavf")]
+        Family::Iavf => Ok(Box::new(super::iavf::Iavf::open(bus)?)),
         #[cfg(feature = "igbvf")]
         Family::Igbvf => Ok(Box::new(super::igbvf::Igbvf::open(bus)?)),
         #[cfg(feature = "ixgbevf")]
@@ -111,10 +118,10 @@ mod tests {
     fn an_unknown_id_is_refused_by_its_id_and_not_for_its_driver() {
         let sysfs = FakeSysfs::new();
         sysfs.device("0000:00:1f.2", "8086:2922").driver("0000:00:1f.2", "ahci");
-        sysfs.pf("0000:3b:00.0", "8086:1572", 64, 1).vf("0000:3b:02.0", "8086:154c", "0000:3b:00.0", 0);
+        sysfs.pf("0000:3b:00.0", "8086:1017", 64, 1).vf("0000:3b:02.0", "8086:1018", "0000:3b:00.0", 0);
         sysfs.device("0000:00:1e.0", "1af4:1003");
         for (address, id) in
-            [("0000:00:1f.2", "8086:2922"), ("0000:3b:02.0", "8086:154c"), ("0000:00:1e.0", "1af4:1003")]
+            [("0000:00:1f.2", "8086:2922"), ("0000:3b:02.0", "8086:1018"), ("0000:00:1e.0", "1af4:1003")]
         {
             let error = check_id(&sysfs.root().function(address.parse().unwrap()).unwrap()).unwrap_err().to_string();
             assert_eq!(error, format!("{address}: no driver for {id}; {SUPPORTED}"));
@@ -126,8 +133,8 @@ mod tests {
         let sysfs = FakeSysfs::new();
         sysfs.pf("0000:3b:00.0", "8086:1572", 64, 0);
         sysfs.pf("0000:01:00.0", "8086:10c9", 7, 1).vf("0000:01:10.0", "8086:10ca", "0000:01:00.0", 0);
-        sysfs.device("0000:00:05.0", "8086:1520");
-        for address in ["0000:3b:00.0", "0000:01:00.0", "0000:01:10.0", "0000:00:05.0"] {
+        sysfs.device("0000:00:05.0", "8086:1520").device("0000:00:06.0", "8086:1889");
+        for address in ["0000:00:06.0", "0000:3b:00.0", "0000:01:00.0", "0000:01:10.0", "0000:00:05.0"] {
             check_id(&sysfs.root().function(address.parse().unwrap()).unwrap()).unwrap();
         }
     }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
@@ -66,6 +67,14 @@ impl fmt::Display for PciAddress {
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
+    /// A locally administered address from the process's source of randomness.
+    pub(crate) fn random() -> MacAddr {
+        // Every RandomState has keys of its own, so the hash of nothing is a random number.
+        let [mut a, b, c, d, e, f, ..] = RandomState::new().build_hasher().finish().to_le_bytes();
+        a = a & 0xFC | 0x02;
+        MacAddr([a, b, c, d, e, f])
+    }
+
     /// The broadcast address ff:ff:ff:ff:ff:ff.
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
     /// The all-zero address, which stands for "none".

@@ -45,14 +45,14 @@
 //! # What to read
 //!
 //! One packet's whole life is in three files: `src/ring/rx.rs` and `tx.rs` (the rings), `desc.rs` in
-//! `drivers/igbvf` or `drivers/ixgbevf` (the NIC's descriptors), `src/mem/pool.rs` (where buffers come from and go to).
+//! `drivers/igbvf`, `ixgbevf` or `iavf` (the NIC's descriptors), `src/mem/pool.rs` (where buffers come from and go to).
 #![deny(missing_docs)]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("vfring needs 64-bit Linux: it is built on VFIO and hugepages");
 
-#[cfg(not(any(feature = "igbvf", feature = "ixgbevf")))]
-compile_error!("vfring without a driver can do nothing: enable a feature of `igbvf` and `ixgbevf`");
+#[cfg(not(any(feature = "iavf", feature = "igbvf", feature = "ixgbevf")))]
+compile_error!("vfring without a driver can do nothing: enable a feature of `iavf`, `igbvf` and `ixgbevf`");
 
 mod addr;
 #[path = "../drivers/mod.rs"]

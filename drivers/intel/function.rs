@@ -6,7 +6,6 @@
 //! checked against the part's limits before it becomes an offset or reaches a register.
 #![forbid(unsafe_code)]
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use super::mailbox::{Mailbox, Protocol, granted};
@@ -35,14 +34,6 @@ const VID_MAX: u16 = 4094;
 /// ixgbevf 3.5 step 5).
 const RESET_DEADLINE: Duration = Duration::from_millis(1);
 const RESET_POLL: Duration = Duration::from_micros(5);
-
-/// A locally administered address from the process's source of randomness.
-fn random_mac() -> MacAddr {
-    // Every RandomState has keys of its own, so the hash of nothing is a random number.
-    let [mut a, b, c, d, e, f, ..] = RandomState::new().build_hasher().finish().to_le_bytes();
-    a = a & 0xFC | 0x02;
-    MacAddr([a, b, c, d, e, f])
-}
 
 /// Where a family has what this module needs.
 pub(crate) struct Layout {
@@ -217,7 +208,7 @@ impl<B: Bus> Function<B> {
             Some(mac) => mac,
             // A PF forgets an address that its administrator did not set. Ours stays the same for the port's whole life.
             None if self.mac.is_valid_station() => self.mac,
-            None => random_mac(),
+            None => MacAddr::random(),
         };
         Ok(greeting.word3)
     }

@@ -61,6 +61,16 @@ pub(crate) enum RingKind {
         /// The 82599's verdict on UDP datagrams without a checksum (ixgbevf.md 4.2).
         udp_without_checksum_flagged: bool,
     },
+    /// XL710, X722 and the 800 series.
+    #[cfg(feature = "iavf")]
+    Avf {
+        /// Receive descriptors are flex ones, RXDID 22, not legacy ones (iavf.md 5.3, 5.4).
+        flex: bool,
+        /// Stripped tags are in the second L2TAG2 of receive descriptors (iavf.md 5.4).
+        rx_tag_in_l2tag2: bool,
+        /// Where tags to insert go: the parameter of the transmit format (iavf.md 5.4).
+        tx_tag: u8,
+    },
 }
 
 impl RingKind {
@@ -71,6 +81,8 @@ impl RingKind {
             RingKind::Igb { .. } => 2,
             #[cfg(feature = "ixgbevf")]
             RingKind::Ixgbe { .. } => 2,
+            #[cfg(feature = "iavf")]
+            RingKind::Avf { .. } => 4,
         }
     }
 }
@@ -168,6 +180,9 @@ pub(crate) trait Device: Send {
     /// The station address in force; valid after `reset`.
     fn mac(&self) -> MacAddr;
 
+    /// Says how many queues the program wants each way, before the first `reset`: where the PF grants fewer, a family may
+    /// ask it for them.
+    fn want_queues(&mut self, _: u16) {}
     /// Stops everything the device does and shakes hands with the PF anew: function reset where there is one (only when
     /// `function_reset`), Bus Master, the family's own reset, interrupts masked. Afterwards no queue runs and every
     /// setting is lost. Bounded by the family's deadlines; a PF that is not ready is an [`Error::Timeout`](crate::Error),

@@ -107,6 +107,7 @@ impl Port {
         let bus = device.bus();
         let (name, id, numa_node, is_model) = (bus.name().to_owned(), bus.id(), bus.numa_node(), bus.is_model());
         config.check(&name, device.caps())?;
+        device.want_queues(config.rx_queues.max(config.tx_queues));
         open_reset(device.as_mut())?;
         let caps = device.caps();
         // After the handshake a family may know better how many queues the PF grants.

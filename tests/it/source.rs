@@ -142,6 +142,7 @@ fn dependencies_point_one_way() {
         ("src/vfio/", &["addr", "error", "mem", "mmio", "pci"]),
         ("src/ring/", &["error", "event", "mem", "mmio", "sync"]),
         ("src/port/", &["addr", "error", "event", "mem", "mmio", "ring"]),
+        ("drivers/iavf/", &["addr", "error", "mem", "mmio", "port", "ring"]),
         ("drivers/intel/", &["addr", "error", "mem", "mmio", "port"]),
         ("drivers/igbvf/", &["addr", "error", "mem", "mmio", "port", "ring"]),
         ("drivers/ixgbevf/", &["addr", "error", "mem", "mmio", "port", "ring"]),
@@ -176,7 +177,7 @@ fn dependencies_point_one_way() {
 fn a_model_and_a_driver_share_no_constant() {
     // Tests included: one that took a register's place from the driver could not find it misplaced.
     let mut seen = (0, 0);
-    let drivers = ["igbvf", "ixgbevf", "intel"];
+    let drivers = ["iavf", "igbvf", "ixgbevf", "intel"];
     for source in sources(&["drivers"]) {
         let code = source.code();
         let folder = source.path.split('/').nth(1).unwrap_or_default();
