@@ -59,6 +59,8 @@ mod addr;
 pub mod drivers;
 mod error;
 mod event;
+#[cfg(feature = "plugin")]
+pub mod host;
 mod mem;
 mod mmio;
 pub mod pci;

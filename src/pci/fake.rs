@@ -82,6 +82,20 @@ impl FakeSysfs {
         self.link(address, "iommu_group", format!("../../../kernel/iommu_groups/{number}"))
     }
 
+    /// Puts a function below a bridge behind which the bus numbers end with `last_bus`.
+    pub(crate) fn bridge(&self, address: &str, last_bus: u8) -> &Self {
+        let bridge = self.root.join("devices/0000:00:1c.0");
+        fs::create_dir_all(&bridge).unwrap();
+        let mut config = [0; 64];
+        config[0x1a] = last_bus;
+        fs::write(bridge.join("config"), config).unwrap();
+        let link = self.root.join("bus/pci/devices").join(address);
+        fs::remove_file(&link).unwrap();
+        fs::rename(self.dir(address), bridge.join(address)).unwrap();
+        symlink(format!("../../../devices/0000:00:1c.0/{address}"), link).unwrap();
+        self
+    }
+
     /// A file anywhere in the tree.
     pub(crate) fn file(&self, path: &str, text: &str) -> &Self {
         let path = self.root.join(path);

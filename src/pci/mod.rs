@@ -10,6 +10,7 @@
 pub(crate) mod fake;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,13 @@ pub struct GroupMember {
     pub name: String,
     /// The driver it is bound to.
     pub driver: Option<String>,
+}
+
+impl fmt::Display for GroupMember {
+    /// `0000:03:10.0 (vfio-pci)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.driver.as_deref().unwrap_or("no driver"))
+    }
 }
 
 /// True for the name of vfio-pci, or of a variant of it for some device, such as mlx5_vfio_pci.

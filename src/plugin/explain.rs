@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::addr::PciAddress;
+use crate::host::Host;
 
 use super::config::{Config, Parent, PoolConfig, Problem, Severity};
 use super::health::{Cause, Health};
-use super::inventory::{Candidate, Host, Inventory};
+use super::inventory::{Candidate, Inventory};
 use super::pool::{Pools, selects};
 use super::select::Mismatch;
 

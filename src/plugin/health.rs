@@ -6,9 +6,10 @@
 
 use std::fmt;
 
+use crate::host::Host;
 use crate::pci::{self, GroupMember, IommuGroup, PciFunction};
 
-use super::inventory::{Candidate, Host};
+use super::inventory::Candidate;
 
 /// Scans in a row that must agree before a device changes its health: one may fall into the middle of a rebind.
 const PATIENCE: u8 = 2;
@@ -109,7 +110,7 @@ pub(super) fn examine(host: &Host, device: &Candidate, allow_no_iommu: bool) -> 
         return Err(Cause::NotViable { group: group.number, members: group.members.clone() });
     }
     let access = Access { group: group.number, no_iommu: group.no_iommu };
-    let node = host.group_node(&access.host_node());
+    let node = host.vfio_node(&access.host_node());
     match node.exists() {
         true => Ok(access),
         false => Err(Cause::NodeMissing(node.display().to_string())),
@@ -160,10 +161,7 @@ impl fmt::Display for Cause {
             }
             Cause::Driver(None) => f.write_str("it is bound to no driver; `vfring bind` binds it to vfio-pci"),
             Cause::NotViable { group, members } => {
-                let list: Vec<String> = members
-                    .iter()
-                    .map(|member| format!("{} ({})", member.name, member.driver.as_deref().unwrap_or("no driver")))
-                    .collect();
+                let list: Vec<String> = members.iter().map(GroupMember::to_string).collect();
                 write!(
                     f,
                     "its IOMMU group {group} is shared with a device that the kernel uses; the members are {}; a slot \

@@ -5,29 +5,13 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use crate::addr::PciAddress;
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::pci::{Interface, PciFunction, SysfsRoot};
 
 use super::config::DeviceType;
-
-/// Where a host's sysfs and device nodes are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
-    /// Its sysfs.
-    pub sysfs: SysfsRoot,
-    /// Its `/dev`.
-    pub dev: PathBuf,
-}
-
-impl Default for Host {
-    /// This machine.
-    fn default() -> Self {
-        Host { sysfs: SysfsRoot::default(), dev: "/dev".into() }
-    }
-}
 
 /// A function that a pool could hold, with all that selectors ask for.
 #[derive(Clone, Debug)]
@@ -160,25 +144,4 @@ fn link_name(kind: u32) -> String {
         32 => "infiniband".into(),
         other => other.to_string(),
     }
-}
-
-impl Host {
-    /// The node of an IOMMU group, on the host.
-    pub fn group_node(&self, node: &str) -> PathBuf {
-        self.dev.join("vfio").join(node)
-    }
-
-    /// Bytes of hugepages that nobody uses on a NUMA node, of all sizes.
-    pub fn free_hugepages(&self, node: u32) -> u64 {
-        let dir = self.sysfs.path().join(format!("devices/system/node/node{node}/hugepages"));
-        let Ok(sizes) = std::fs::read_dir(dir) else { return 0 };
-        sizes.flatten().filter_map(|size| free_bytes(&size.path())).sum()
-    }
-}
-
-/// Free bytes of one size of hugepages, in a directory such as `hugepages-2048kB`.
-fn free_bytes(dir: &Path) -> Option<u64> {
-    let kib: u64 = dir.file_name()?.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-    let free: u64 = std::fs::read_to_string(dir.join("free_hugepages")).ok()?.trim().parse().ok()?;
-    free.checked_mul(kib)?.checked_mul(1024)
 }

@@ -4,7 +4,7 @@
 //! clock. The tools of this crate call it, and so may a plugin of another make:
 //!
 //! 1. [`Config::parse`] reads the configuration; what is wrong with it is in [`Config::problems`].
-//! 2. [`Inventory::scan`] reads the devices of a [`Host`].
+//! 2. [`Inventory::scan`] reads the devices of a [`Host`](crate::host::Host).
 //! 3. [`Pools::new`] selects the devices of each pool; [`Pools::update`] after every further scan follows their health.
 //! 4. [`allocate`] answers kubelet's Allocate, [`pre_start`] its PreStartContainer, [`preferred`] its
 //!    GetPreferredAllocation.
@@ -35,7 +35,7 @@ pub use allocate::{ContainerAllocation, DeviceNode, allocate, pre_start};
 pub use config::{Config, DeviceType, Parent, PoolConfig, Preference, Problem, Selector, Severity};
 pub use explain::{DeviceReport, Explanation, Outcome, PoolReport, explain, validate};
 pub use health::{Cause, Health};
-pub use inventory::{Candidate, Host, Inventory};
+pub use inventory::{Candidate, Inventory};
 pub use pool::{Change, Omitted, Pool, PoolDevice, Pools};
 pub use preferred::preferred;
 pub use resource::{DEFAULT_PREFIX, DeviceInfoFile, Resource};

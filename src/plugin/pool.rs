@@ -8,10 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::addr::PciAddress;
+use crate::host::Host;
 
 use super::config::{Config, PoolConfig};
 use super::health::{Access, Cause, Health, Tracked, examine};
-use super::inventory::{Candidate, Host, Inventory};
+use super::inventory::{Candidate, Inventory};
 use super::resource::Resource;
 
 /// All pools of a host.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::addr::PciAddress;
+use crate::host::Host;
 use crate::pci::fake::FakeSysfs;
 
 const I350: [&str; 2] = ["0000:03:00.0", "0000:03:00.1"];
@@ -13,7 +14,7 @@ fn at(text: &str) -> PciAddress {
 }
 
 fn host(sysfs: &FakeSysfs) -> Host {
-    Host { sysfs: sysfs.root(), dev: sysfs.dev() }
+    Host { sysfs: sysfs.root(), dev: sysfs.dev(), proc: sysfs.root().path().join("proc") }
 }
 
 fn scan(sysfs: &FakeSysfs) -> Inventory {
