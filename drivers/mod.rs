@@ -18,3 +18,4 @@ mod open;
 pub mod sim;
 
 pub use any::{AnyRx, AnyTx, Started};
+pub use open::driver_for;

@@ -72,6 +72,14 @@ fn check_id(function: &PciFunction) -> Result<()> {
     if is_pf { Ok(()) } else { family(function.address, function.id).map(drop) }
 }
 
+/// The driver of this crate for a VF with this id, such as `igbvf`.
+pub fn driver_for(id: PciId) -> Option<&'static str> {
+    match family(id, id).ok()? {
+        #[cfg(feature = "igbvf")]
+        Family::Igbvf => Some("igbvf"),
+    }
+}
+
 /// The families of drivers.
 enum Family {
     #[cfg(feature = "iavf")]

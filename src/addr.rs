@@ -26,6 +26,14 @@ pub struct PciAddress {
     pub function: u8,
 }
 
+impl PciAddress {
+    /// Bus, device and function as the 16 bits that go over the bus.
+    #[cfg(feature = "plugin")]
+    pub(crate) fn routing_id(self) -> u32 {
+        u32::from(self.bus) << 8 | u32::from(self.device) << 3 | u32::from(self.function)
+    }
+}
+
 impl FromStr for PciAddress {
     type Err = Error;
 

@@ -11,7 +11,7 @@ use crate::addr::PciAddress;
 use crate::error::{Error, Result};
 use crate::pci::{self, PciFunction};
 
-use super::change::{Hands, write};
+use super::change::{Hands, Rehearsal, write};
 use super::{Host, user_of};
 
 /// What [`bind`] or [`unbind`] did.
@@ -57,7 +57,7 @@ pub fn bind(host: &Host, hands: &mut dyn Hands, address: PciAddress, driver: &st
         ));
     }
     check_unused(host, &function, force)?;
-    rebind(host, hands, &function, Some(driver))
+    rebind(host, hands, address, function.driver.is_some(), Some(driver))
 }
 
 /// Gives a function back to the kernel: off vfio-pci, and to whatever driver the kernel has for it.
@@ -71,7 +71,7 @@ pub fn unbind(host: &Host, hands: &mut dyn Hands, address: PciAddress, force: bo
         Some(_) => return Ok(Binding::Already(function.driver)),
         None => {}
     }
-    rebind(host, hands, &function, None)
+    rebind(host, hands, address, function.driver.is_some(), None)
 }
 
 fn check_iommu(host: &Host, function: &PciFunction) -> Result<()> {
@@ -109,12 +109,26 @@ fn check_unused(host: &Host, function: &PciFunction, force: bool) -> Result<()> 
     }
 }
 
-fn rebind(host: &Host, hands: &mut dyn Hands, function: &PciFunction, driver: Option<&str>) -> Result<Binding> {
-    let address = function.address;
+/// Rehearses [`bind`] for a VF that a rehearsed [`create_vfs`](super::create_vfs) would have made, as the kernel leaves it
+/// when it has no driver of its own for it.
+///
+/// # Errors
+/// None.
+pub fn bind_unmade(host: &Host, rehearsal: &mut Rehearsal, address: PciAddress, driver: &str) -> Result<Binding> {
+    rebind(host, rehearsal, address, false, Some(driver))
+}
+
+fn rebind(
+    host: &Host,
+    hands: &mut dyn Hands,
+    address: PciAddress,
+    is_bound: bool,
+    driver: Option<&str>,
+) -> Result<Binding> {
     let (dir, bus) = (host.sysfs.directory(address), host.sysfs.path().join("bus/pci"));
     let plain = |_: &std::io::Error| None;
     let id = address.to_string();
-    if function.driver.is_some() {
+    if is_bound {
         write(hands, &dir.join("driver/unbind"), &id, plain)?;
     }
     let Some(driver) = driver else {

@@ -206,7 +206,7 @@ impl Report<'_> {
             Ok(self.host.sysfs.attribute(pf.address, attribute)?.and_then(|text| text.parse().ok()))
         };
         let (offset, stride) = (number("sriov_offset")?, number("sriov_stride")?);
-        let own = u32::from(pf.address.bus) << 8 | u32::from(pf.address.device) << 3 | u32::from(pf.address.function);
+        let own = pf.address.routing_id();
         if let (Some(offset @ 1..), Some(stride), Some(last_bus)) = (offset, stride, self.last_bus_behind(pf.address)) {
             let fits = (1..=total).filter(|n| (own + offset + (n - 1) * stride) >> 8 <= last_bus).count();
             if fits < total as usize {

@@ -17,11 +17,11 @@ mod vf;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub use bind::{Binding, bind, unbind};
+pub use bind::{Binding, bind, bind_unmade, unbind};
 pub use change::{Hands, Kernel, Rehearsal};
 pub use doctor::{Finding, Level, doctor};
 pub use usage::user_of;
-pub use vf::{Creation, create_vfs, destroy_vfs, find_pf, vfs_of};
+pub use vf::{Creation, create_vfs, destroy_vfs, find_pf, places_of_vfs, vfs_of};
 
 use crate::pci::SysfsRoot;
 

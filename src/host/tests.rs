@@ -275,6 +275,23 @@ fn numbers_and_pfs_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn the_places_of_vfs_that_are_not_made_follow_from_the_pf() {
+    let sysfs = i350(0);
+    let host = host(&sysfs);
+    assert_eq!(places_of_vfs(&host, at(PF), 7).unwrap(), []);
+    // The I350's: 128 functions on, every fourth.
+    sysfs.write(PF, "sriov_offset", "128\n").write(PF, "sriov_stride", "4\n");
+    let places: Vec<String> = places_of_vfs(&host, at(PF), 3).unwrap().iter().map(PciAddress::to_string).collect();
+    assert_eq!(places, [address_of(0), address_of(1), address_of(2)]);
+    let mut rehearsal = Rehearsal::default();
+    bind_unmade(&host, &mut rehearsal, at(&places[0]), "vfio-pci").unwrap();
+    assert_eq!(rehearsal.commands.len(), 3);
+    // The 82599's later VFs are on the next bus.
+    sysfs.write(PF, "sriov_offset", "256").write(PF, "sriov_stride", "2");
+    assert_eq!(places_of_vfs(&host, at(PF), 2).unwrap()[1], at("0000:04:00.2"));
+}
+
+#[test]
 fn vfs_in_use_are_not_taken_away() {
     let sysfs = i350(2);
     let host = host(&sysfs);

@@ -60,6 +60,25 @@ pub fn vfs_of(host: &Host, pf: PciAddress) -> Result<Vec<(u32, PciFunction)>> {
     Ok(list)
 }
 
+/// Where the VFs of a PF would be, by number, as far as the kernel tells: the PF's place, an offset and a stride.
+///
+/// # Errors
+/// When sysfs cannot be read.
+pub fn places_of_vfs(host: &Host, pf: PciAddress, number: u32) -> Result<Vec<PciAddress>> {
+    let attribute =
+        |name: &str| -> Result<Option<u32>> { Ok(host.sysfs.attribute(pf, name)?.and_then(|text| text.parse().ok())) };
+    let (Some(offset @ 1..), Some(stride)) = (attribute("sriov_offset")?, attribute("sriov_stride")?) else {
+        return Ok(Vec::new());
+    };
+    let place = |index: u32| {
+        // The routing id: bus, device and function in 16 bits. Past these, VFs are where no bus number is.
+        let id = u16::try_from(pf.routing_id() + offset + index * stride).ok()?;
+        let [bus, low] = id.to_be_bytes();
+        Some(PciAddress { domain: pf.domain, bus, device: low >> 3, function: low & 7 })
+    };
+    Ok((0..number).map_while(place).collect())
+}
+
 /// Gives a PF `number` VFs.
 ///
 /// # Errors

@@ -1,12 +1,22 @@
 //! `vfring`, the program: each subcommand is a file of its own, which has its options and what it does.
 //!
 //! What always holds: an error is one line on the standard error output, and the exit status is then 1 (2 for a command
-//! line that cannot be understood).
+//! line that cannot be understood). `doctor` and `validate` say by their status how bad what they found is.
 
+mod apply;
+mod bind;
+mod device_plugin;
+mod doctor;
+mod list;
+mod netlink;
+mod prepare;
+mod roots;
+mod settings;
 #[cfg(all(feature = "sim", feature = "vfio-user"))]
 mod signals;
 #[cfg(all(feature = "sim", feature = "vfio-user"))]
 mod sim;
+mod vf;
 
 use std::process::ExitCode;
 
@@ -17,17 +27,31 @@ fn main() -> ExitCode {
         .version(env!("CARGO_PKG_VERSION"))
         .about("SR-IOV virtual functions in user space: the tools of the vfring library")
         .subcommand_required(true)
-        .arg_required_else_help(true);
+        .arg_required_else_help(true)
+        .subcommand(list::command())
+        .subcommand(doctor::command())
+        .subcommand(vf::command())
+        .subcommand(bind::bind_command())
+        .subcommand(bind::unbind_command())
+        .subcommand(apply::command())
+        .subcommand(device_plugin::command());
     #[cfg(all(feature = "sim", feature = "vfio-user"))]
     let command = command.subcommand(sim::command());
     let matches = command.get_matches();
     let result = match matches.subcommand() {
+        Some(("list", matches)) => list::run(matches),
+        Some(("doctor", matches)) => doctor::run(matches),
+        Some(("vf", matches)) => vf::run(matches),
+        Some(("bind", matches)) => bind::run(matches, true),
+        Some(("unbind", matches)) => bind::run(matches, false),
+        Some(("apply", matches)) => apply::run(matches),
+        Some(("device-plugin", matches)) => device_plugin::run(matches),
         #[cfg(all(feature = "sim", feature = "vfio-user"))]
-        Some(("sim", matches)) => sim::run(matches),
-        _ => Ok(()),
+        Some(("sim", matches)) => sim::run(matches).map(|()| ExitCode::SUCCESS),
+        _ => Ok(ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("vfring: {error}");
             ExitCode::FAILURE
