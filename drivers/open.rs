@@ -73,14 +73,13 @@ fn check_id(function: &PciFunction) -> Result<()> {
 }
 
 /// The driver of this crate for a VF with this id, such as `igbvf`.
-pub fn driver_for(id: PciId) -> Option<&'static str> {
-    match family(id, id).ok()? {
-        #[cfg(feature = "igbvf")]
-        Family::Igbvf => Some("igbvf"),
-    }
+pub fn driver_for(id: PciId) -> Option<String> {
+    // A family is called as its module is.
+    family(id, id).ok().map(|family| format!("{family:?}").to_lowercase())
 }
 
 /// The families of drivers.
+#[derive(Debug)]
 enum Family {
     #[cfg(feature = "iavf")]
     Iavf,

@@ -591,9 +591,9 @@ fn devices_come_from_one_node_spread_or_packed_over_its_pfs() {
 #[test]
 fn a_node_with_free_hugepages_is_preferred() {
     let sysfs = four_ports();
-    let dir = sysfs.root().path().join("devices/system/node/node1/hugepages/hugepages-2048kB");
-    std::fs::create_dir_all(&dir).unwrap();
-    std::fs::write(dir.join("free_hugepages"), "512\n").unwrap();
+    for (name, pages) in [("nr_hugepages", "600\n"), ("free_hugepages", "512\n")] {
+        sysfs.file(&format!("devices/system/node/node1/hugepages/hugepages-2048kB/{name}"), pages);
+    }
     assert_eq!(host(&sysfs).free_hugepages(1), 1 << 30);
     assert_eq!(prefer(&sysfs, "spread", &ALL, &[], 2), ["02:01.0", "03:01.0"]);
     // But not at the price of two nodes.

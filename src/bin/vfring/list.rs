@@ -97,7 +97,7 @@ fn as_json(row: &Row) -> Value {
 }
 
 /// The driver of vfring for a VF.
-fn driver(row: &Row) -> Option<&'static str> {
+fn driver(row: &Row) -> Option<String> {
     row.function.vf.and_then(|_| driver_for(row.function.id))
 }
 
@@ -137,7 +137,7 @@ fn print(rows: &[Row]) {
             admin.vlan.map(|(id, _)| id.to_string()),
             on(admin.spoof_check),
             on(admin.trust),
-            driver(row).map(str::to_owned),
+            driver(row),
             row.user.clone(),
         ];
         table.push(cells.map(|cell| cell.unwrap_or_else(|| "-".into())).to_vec());

@@ -93,6 +93,10 @@ impl Tools {
         for (numbers, settings) in &plan.settings {
             check(plan, numbers, settings)?;
         }
+        if self.rehearsal.is_none() && !roots::is_this_machine(&self.host) {
+            let text = "with --sysfs of another machine, say --dry-run: netlink speaks to this one's kernel";
+            return Err(Error::Config(text.into()));
+        }
         let name = &plan.pf;
         let pf = find_pf(&self.host, name)?;
         match self.act(|host, hands, force| create_vfs(host, hands, &pf, plan.vfs, force))? {
@@ -145,15 +149,7 @@ impl Tools {
             };
         };
         let name = &interface.name;
-        let netlink = match (&self.rehearsal, roots::is_this_machine(&self.host)) {
-            (None, false) => {
-                return Err(Error::Config(
-                    "with --sysfs of another machine, say --dry-run: netlink speaks to this one's kernel".into(),
-                ));
-            }
-            (Some(_), false) => None,
-            (_, true) => Some(Netlink::open()?),
-        };
+        let netlink = if roots::is_this_machine(&self.host) { Some(Netlink::open()?) } else { None };
         let now = netlink.as_ref().map(|netlink| netlink.interface(name)).transpose()?;
         if !now.as_ref().map_or(interface.up, |now| now.up) {
             self.change(&format!("ip link set {name} up"), || {
@@ -211,7 +207,7 @@ impl Tools {
     }
 }
 
-/// Calls `act` where there is a netlink, which is always so when something acts.
+/// Calls `act` where there is a netlink, which is so whenever something is not only rehearsed.
 fn with(
     netlink: &Option<Netlink>,
     now: &Option<Interface>,
