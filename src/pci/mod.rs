@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
+#[cfg_attr(not(feature = "plugin"), allow(dead_code, reason = "the tests of plugins and hosts need all of it"))]
 pub(crate) mod fake;
 
 use std::collections::BTreeMap;
