@@ -153,13 +153,26 @@ fn interrupts_wake_a_sleeping_l2fwd_also_after_a_reset_of_the_pf() -> Result<()>
 fn sleeps_and_wakes(bed: &Testbed, forwarder: &Forwarder) -> Result<()> {
     // Between two pings all threads fall asleep again, at the latest after 100 ms without an interrupt: pings that take
     // that long on two legs were not woken for.
+    let before = [interrupts(bed, &bed.a.vf)?, interrupts(bed, &bed.b.vf)?];
     let pings = bed.a.namespace.ping(bed.b.address, 25, 56)?;
+    for (side, before) in [&bed.a, &bed.b].into_iter().zip(before) {
+        // A ping may come by while the thread is still awake for the one before.
+        let more = interrupts(bed, &side.vf)? - before;
+        assert!(more >= u64::from(pings.sent) / 2, "{more} interrupts of {} for {pings:?}", side.vf);
+    }
     let idle = cpu_share(bed, forwarder.pid())?;
     println!("sleeping: {pings:?}, {:.1} % of a processor while idle", 100.0 * idle);
     assert_eq!(pings.received, pings.sent, "{pings:?}");
     assert!(pings.mean_ms < 40.0, "nobody was woken: {pings:?}");
     assert!(idle < 0.2, "it does not sleep: {idle:.2} of a processor");
     Ok(())
+}
+
+/// The interrupts of a VF that the guest's kernel has counted so far.
+fn interrupts(bed: &Testbed, vf: &str) -> Result<u64> {
+    let lines = bed.guest.sh(&format!("grep '({vf})' /proc/interrupts"))?;
+    let of_line = |line: &str| line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()).sum::<u64>();
+    Ok(lines.lines().map(of_line).sum())
 }
 
 /// The part of a processor that a process uses over the next seconds.
