@@ -272,7 +272,7 @@ impl<B: Bus> Device for Igbvf<B> {
         for &vid in &settings.vlans {
             self.set_vlan(vid, true)?;
         }
-        self.vf.restore_mtu(settings, FRAME_OVERHEAD)?;
+        self.vf.restore_mtu(settings, u32::from(settings.mtu) + FRAME_OVERHEAD)?;
         if settings.promiscuous || settings.all_multicast {
             self.set_promiscuous(settings.promiscuous, settings.all_multicast)?;
         }

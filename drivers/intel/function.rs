@@ -271,13 +271,13 @@ impl<B: Bus> Function<B> {
         }
     }
 
-    /// Tells the PF the largest frame: MTU and so many bytes.
-    pub(crate) fn restore_mtu(&mut self, settings: &Settings, overhead: u32) -> Result<()> {
+    /// Tells the PF the largest frame that the MTU of `settings` makes, in bytes.
+    pub(crate) fn restore_mtu(&mut self, settings: &Settings, max_frame: u32) -> Result<()> {
         let (mtu, mtu_max, part) = (settings.mtu, self.caps.mtu_max, self.caps.part);
         if mtu > mtu_max {
             return Err(self.nonsense(format!("an MTU of {mtu} is too large; the {part} takes up to {mtu_max}")));
         }
-        if !self.ask(Request::max_frame(u32::from(mtu) + overhead))? {
+        if !self.ask(Request::max_frame(max_frame))? {
             return Err(self.refused(format!("the PF refused frames for an MTU of {mtu}; ask for a smaller one")));
         }
         Ok(())

@@ -16,15 +16,13 @@ use super::intel::mailbox::granted;
 use super::messages::{Api, Granted, MAILBOX, NEGOTIATED, get_link_state, get_queues, negotiate};
 use super::part::{Identity, Part};
 use super::regs::*;
-use super::settings::{FRAME_OVERHEAD, OWN_RSS, PF_RSS};
+use super::settings::{MTU_MAX, OWN_RSS, PF_RSS};
 use crate::addr::MacAddr;
 use crate::error::{Error, Result};
 use crate::mmio::{Bus, Doorbell, Reg};
 use crate::port::device::{Caps, Counters, Device, Health, Link, MAILBOX_VECTOR, RingKind, RingPlan, Settings};
 use crate::port::rss::Rss;
 
-/// Largest frame in bytes, FCS included. A PF does not even answer a VF that asks for more (fact sheet ixgbevf 3.3, 4.8).
-const MAX_FRAME: u32 = 9728;
 /// Most descriptors of a frame, with a write-back threshold of 0 (fact sheet ixgbevf 4.7).
 const MAX_SEGMENTS: u8 = 40;
 /// Prefetch, host and write-back thresholds: the sum of the first and the last is at most 40, and a last beyond 0 would
@@ -93,7 +91,7 @@ impl<B: Bus> Ixgbevf<B> {
             ring_min: 64,
             ring_max: 8192,
             ring_multiple: 8,
-            mtu_max: (MAX_FRAME - FRAME_OVERHEAD) as u16,
+            mtu_max: MTU_MAX,
             rx_buffer_granule: SRRCTL_BSIZEPKT_UNIT,
             max_segments: MAX_SEGMENTS,
             rss: Some(if part.is_generation_b() { OWN_RSS } else { PF_RSS }),

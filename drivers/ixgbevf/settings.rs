@@ -7,6 +7,7 @@
 
 use super::intel::mailbox::granted;
 use super::messages::*;
+use super::part::Part;
 use super::port::Ixgbevf;
 use super::regs::*;
 use crate::addr::MacAddr;
@@ -15,9 +16,21 @@ use crate::mmio::Bus;
 use crate::port::device::Settings;
 use crate::port::rss::{Rss, RssCaps};
 
-/// Bytes of a frame besides its MTU: Ethernet header and FCS. A VLAN tag is not counted, and an 82599 PF that is not asked
-/// for jumbo frames disables a VF that asks for one byte more (fact sheet ixgbevf 3.3, SET_LPE).
-pub(super) const FRAME_OVERHEAD: u32 = 18;
+/// Largest frame in bytes, FCS included. A PF does not even answer a VF that asks for more (fact sheet ixgbevf 3.3, 4.8).
+const MAX_FRAME: u32 = 9728;
+/// Bytes of a frame besides its MTU: Ethernet header and FCS.
+const FRAME_OVERHEAD: u32 = 18;
+/// Two VLAN tags.
+const TAGS: u32 = 8;
+/// Largest MTU: a frame may have two tags.
+pub(super) const MTU_MAX: u16 = (MAX_FRAME - FRAME_OVERHEAD - TAGS) as u16;
+
+/// The frame size to ask for. An 82599 PF at MTU 1500 disables a VF that asks for one byte more than an untagged frame
+/// has; the others only raise the port's limit (fact sheet ixgbevf 3.3, SET_LPE).
+fn max_frame(part: Part, mtu: u16) -> u32 {
+    let untagged = u32::from(mtu) + FRAME_OVERHEAD;
+    if part == Part::I82599 { untagged } else { untagged + TAGS }
+}
 
 /// Entries of a byte each in a register.
 const BYTES: usize = 4;
@@ -44,7 +57,7 @@ impl<B: Bus> Ixgbevf<B> {
     pub(super) fn tell_all(&mut self, settings: &Settings) -> Result<()> {
         self.vf.restore_mac(settings)?;
         // Even at the usual size: an 82599 PF with jumbo frames keeps reception off until it is told.
-        self.vf.restore_mtu(settings, FRAME_OVERHEAD)?;
+        self.vf.restore_mtu(settings, max_frame(self.part, settings.mtu))?;
         self.multicast_overflow = self.vf.set_multicast(&settings.multicast, self.filter_type)?;
         self.tell_unicast(&settings.unicast)?;
         for &vid in &settings.vlans {

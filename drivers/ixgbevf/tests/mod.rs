@@ -125,7 +125,7 @@ fn only_the_parts_that_are_known_are_opened() {
         let mut vf = Ixgbevf::open(Fake::new(id)).unwrap();
         assert_eq!((vf.fake().reads, vf.fake().actions.len()), (0, 0), "opening touches no register");
         let caps = vf.caps();
-        assert_eq!((caps.part, caps.rx_queues, caps.tx_queues, caps.mtu_max), (name, 8, 8, 9710));
+        assert_eq!((caps.part, caps.rx_queues, caps.tx_queues, caps.mtu_max), (name, 8, 8, 9702));
         assert_eq!(caps.rss.unwrap().settable, own_rss, "{name}");
         assert_eq!(caps.rings, RingKind::Ixgbe { udp_without_checksum_flagged: id == I82599 });
     }

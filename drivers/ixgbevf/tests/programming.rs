@@ -290,6 +290,13 @@ fn counters_survive_wraps_resets_and_a_device_that_reads_zero() {
     start(&mut vf).unwrap();
     vf.fake().set(0x101C, 3);
     assert_eq!(vf.counters().rx_packets, 20, "based anew at 0");
+    vf.fake().set(0x1024, 2);
+    vf.fake().set(0x2024, 3);
+    let before = counted(vf.counters());
+    vf.fake().set(0x1024, 7);
+    vf.fake().set(0x2024, 4);
+    let counts = counted(vf.counters());
+    assert_eq!((counts[2] - before[2], counts[3] - before[3]), (5 << 32, 1 << 32));
 }
 
 #[test]

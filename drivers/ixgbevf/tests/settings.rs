@@ -21,8 +21,8 @@ fn settings_reach_the_pf_in_order() {
     vf.restore(&wanted).unwrap();
     let expected: [&[u32]; 9] = [
         &[0x0000_0002, 0x0000_0002, 0x0100],
-        // 1500 + 18: one byte more, and an 82599 PF at MTU 1500 disables the VF.
-        &[0x0000_0005, 1518],
+        // 1500 + 18, and room for two tags.
+        &[0x0000_0005, 1526],
         &[0x0001_0003, 0x0FB0],
         &[0x0000_0006, 0x0000_0002, 0x0100],
         &[0x0001_0006, 0x0000_0002, 0x0900],
@@ -44,11 +44,15 @@ fn the_frame_size_is_told_after_every_reset_and_never_beyond_what_a_pf_answers()
         vf.fake().requests.clear();
         vf.reset(false).unwrap();
     }
-    vf.restore(&Settings { mtu: 9710, ..settings() }).unwrap();
-    assert!(vf.fake().requests.contains(&vec![5, 9728]));
-    vf.fake().requests.clear();
-    assert!(matches!(vf.restore(&Settings { mtu: 9711, ..settings() }), Err(Error::Config(_))));
-    assert!(!vf.fake().requests.iter().any(|request| request[0] == 5));
+    // 1500 + 18 there: with one byte more an 82599 PF at MTU 1500 disables the VF.
+    for (device, mtu, asked) in [(I82599, 9702, 9720), (X540, 9000, 9026), (X550, 9702, 9728)] {
+        let mut vf = ready(device);
+        vf.restore(&Settings { mtu, ..settings() }).unwrap();
+        assert!(vf.fake().requests.contains(&vec![5, asked]), "{device:#x} {mtu}");
+        vf.fake().requests.clear();
+        assert!(matches!(vf.restore(&Settings { mtu: 9703, ..settings() }), Err(Error::Config(_))));
+        assert!(!vf.fake().requests.iter().any(|request| request[0] == 5));
+    }
 }
 
 #[test]

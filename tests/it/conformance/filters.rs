@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use vfring::drivers::sim::IxgbeOptions;
 use vfring::{MacAddr, PortConfig};
 use vfring_tests::bed::*;
 
@@ -40,7 +41,8 @@ fn vlans_are_accepted_until_they_are_removed() {
 fn groups_are_accepted_while_they_are_in_the_list() {
     let world = world("groups");
     for part in PARTS {
-        let mut s = Station::new(&world, options(part, 1), PortConfig::new());
+        // To receive every group takes trust of an ixgbe PF.
+        let mut s = Station::new(&world, Vf { trusted: true, ..options(part, 1) }, PortConfig::new());
         assert!(!s.passes(group(1), None));
         s.control.set_multicast(&[group(1), group(2), group(1)]).unwrap();
         assert!(s.passes(group(1), None) && s.passes(group(2), None) && !s.passes(group(3), None));
@@ -78,9 +80,10 @@ fn further_unicast_addresses_are_accepted_as_far_as_there_are_filters() {
         assert!(!s.passes(mac(0x24), None));
         s.control.set_unicast(&[mac(0x24)]).unwrap();
         assert!(s.passes(mac(0x24), None) && !s.passes(mac(0x21), None) && s.passes(own, None));
-        let four: Vec<_> = (0x31..0x35).map(mac).collect();
-        let text = one_line(&s.control.set_unicast(&four).unwrap_err());
-        assert!(text.contains(&mac(0x34).to_string()), "{text}");
+        // An igb PF gives three filters to a VF, an ixgbe PF what its port has left.
+        let many: Vec<_> = (0x31..if part.is_igb() { 0x35 } else { 0xf1 }).map(mac).collect();
+        let text = one_line(&s.control.set_unicast(&many).unwrap_err());
+        assert!(many[3..].iter().any(|mac| text.contains(&mac.to_string())), "{text}");
         assert!(s.passes(mac(0x24), None) && !s.passes(mac(0x31), None), "a refusal changes nothing");
         s.control.set_unicast(&[]).unwrap();
         assert!(!s.passes(mac(0x31), None) && s.passes(own, None));
@@ -96,6 +99,7 @@ fn further_unicast_addresses_are_accepted_as_far_as_there_are_filters() {
 fn promiscuity_is_refused_and_all_multicast_is_granted() {
     let world = world("promiscuous");
     for part in PARTS {
+        let options = |part, n| Vf { trusted: true, ..options(part, n) };
         let mut s = Station::new(&world, options(part, 1), PortConfig::new());
         let text = one_line(&s.control.set_promiscuous(true, false).unwrap_err());
         assert!(text.contains("unicast"), "{text}");
@@ -116,7 +120,7 @@ fn promiscuity_is_refused_and_all_multicast_is_granted() {
         assert!(s.passes(group(7), None) && !s.passes(mac(7), None));
         s.finish();
 
-        let id = world.add_igbvf(options(part, 1));
+        let id = options(part, 1).add_to(&world);
         let port = vfring::Port::open(&world.spec(id), PortConfig::new().promiscuous(true)).unwrap();
         let pool = pool_for(&port, 2048);
         let text = one_line(&port.start(&pool).unwrap_err());
@@ -127,16 +131,55 @@ fn promiscuity_is_refused_and_all_multicast_is_granted() {
 }
 
 #[test]
+fn without_trust_an_ixgbe_pf_grants_less_and_says_so() {
+    let world = world("untrusted");
+    for part in PARTS.into_iter().filter(|part| !part.is_igb()) {
+        let mut s = Station::new(&world, options(part, 1), PortConfig::new());
+        for (unicast, multicast) in [(true, false), (false, true), (true, true)] {
+            let text = one_line(&s.control.set_promiscuous(unicast, multicast).unwrap_err());
+            assert!(text.contains("trust on"), "{text}");
+        }
+        let many: Vec<_> = (0..31).map(group).collect();
+        s.control.set_multicast(&many[..30]).unwrap();
+        let text = one_line(&s.control.set_multicast(&many).unwrap_err());
+        assert!(text.contains("30 group addresses"), "{text}");
+        assert!(s.passes(group(1), None) && !s.passes(group(30), None), "a refusal changes nothing");
+        assert!(s.passes(MacAddr::BROADCAST, None) && s.passes(s.mac(), None) && !s.passes(mac(7), None));
+        s.finish();
+    }
+}
+
+#[test]
+fn a_trusted_vf_of_a_promiscuous_pf_sees_everything() {
+    let world = world("sees_everything");
+    let id = world.add_ixgbevf(IxgbeOptions { trusted: true, pf_promiscuous: true, ..IxgbeOptions::default() });
+    let port = vfring::Port::open(&world.spec(id), PortConfig::new().promiscuous(true)).unwrap();
+    let pool = pool_for(&port, 2048);
+    let mut s = Station::start(&world, id, port, &pool);
+    assert!(s.passes(mac(7), None) && s.passes(group(7), None));
+    s.control.set_promiscuous(false, true).unwrap();
+    assert!(!s.passes(mac(7), None) && s.passes(group(7), None));
+    s.control.set_promiscuous(false, false).unwrap();
+    assert!(!s.passes(mac(7), None) && !s.passes(group(7), None));
+    s.finish();
+}
+
+#[test]
 fn the_mtu_decides_which_frames_pass() {
     let world = world("mtu");
     for part in PARTS {
-        for mtu in [68u16, 576, 1500, 4000, 9000, 9216] {
+        for mtu in [68u16, 576, 1500, 4000, 9000, part.mtu_max()] {
             let mut s = Station::new(&world, options(part, 1), PortConfig::new().mtu(mtu));
-            // Header, two tags and payload; the FCS is the NIC's.
-            let most = usize::from(mtu) + 14 + 8;
+            let most = part.longest_frame(mtu);
             let longest = frame(s.mac(), PEER, most, 1);
             assert_eq!(s.deliver(&longest).expect("a frame of the MTU").bytes, longest);
-            assert!(s.deliver(&frame(s.mac(), PEER, most + 1, 1)).is_none());
+            if part.is_igb() {
+                // Elsewhere a VF only raises the port's limit.
+                assert!(s.deliver(&frame(s.mac(), PEER, most + 1, 1)).is_none());
+            }
+            // Header, two tags and payload; the FCS is the NIC's.
+            let most = usize::from(mtu) + 14 + 8;
+            let longest = frame(PEER, s.mac(), most, 1);
             assert_eq!(s.send_with(&longest, Default::default()), [longest]);
             let before = s.stats().tx[0].too_long;
             assert!(s.send_with(&frame(PEER, s.mac(), most + 1, 1), Default::default()).is_empty());
@@ -163,7 +206,7 @@ fn the_link_is_followed() {
             world.link(s.id, true);
             s.run(2);
             let link = s.control.link();
-            assert_eq!((link.up, link.speed_mbps, link.full_duplex), (true, 1000, true));
+            assert_eq!((link.up, link.speed_mbps, link.full_duplex), (true, part.speed_mbps(), true));
             assert_eq!(world.take_sent(s.id), [f], "what waited leaves when the link is back");
             assert!(s.passes(s.mac(), None));
         }
@@ -176,7 +219,7 @@ fn the_link_is_followed() {
 fn counters_go_on_over_a_wrap_of_32_bits() {
     let world = world("wrap");
     for part in PARTS {
-        let id = world.add_igbvf(options(part, 1));
+        let id = options(part, 1).add_to(&world);
         // Before the port is opened: totals begin at 0 all the same.
         world.preset_counters(id, u32::MAX - 100);
         let port = vfring::Port::open(&world.spec(id), PortConfig::new()).unwrap();
@@ -235,7 +278,7 @@ fn counters_that_nobody_asks_for_are_sampled_before_they_wrap_twice() {
             world.preset_counters(s.id, (3u32 << 30).wrapping_add(1));
             world.advance(Duration::from_secs(11));
             s.control.service();
-            assert_eq!(s.stats().device.rx_octets - octets, (1 << 32) + 1);
+            assert_eq!(s.stats().device.rx_octets - octets, (1 << part.octet_bits()) + 1);
         }
         assert!(octets > 0);
         s.finish();
@@ -246,7 +289,7 @@ fn counters_that_nobody_asks_for_are_sampled_before_they_wrap_twice() {
 fn counters_never_go_back() {
     let world = world("never_back");
     for part in PARTS {
-        let id = world.add_igbvf(options(part, 1));
+        let id = options(part, 1).add_to(&world);
         let port = vfring::Port::open(&world.spec(id), PortConfig::new()).unwrap();
         let pool = pool_for(&port, 2048);
         let mut s = Station::start(&world, id, port, &pool);

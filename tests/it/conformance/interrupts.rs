@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use vfring::drivers::sim::{IgbOptions, Part};
 use vfring::{Burst, PortConfig, PortState};
 use vfring_tests::bed::*;
 
@@ -83,7 +82,7 @@ fn a_frame_between_the_poll_and_the_arming_is_not_lost() {
 fn the_first_thing_a_program_does_may_be_to_sleep() {
     let world = world("first_sleep");
     for part in PARTS {
-        let id = world.add_igbvf(options(part, 1));
+        let id = options(part, 1).add_to(&world);
         let port = vfring::Port::open(&world.spec(id), config()).unwrap();
         let pool = pool_for(&port, 2048);
         let vfring::Started { control, mut rx, tx } = port.start(&pool).unwrap();
@@ -208,7 +207,7 @@ fn a_sleeping_thread_wakes_on_every_change_of_state() {
 #[test]
 fn each_queue_has_its_own_vector() {
     let world = world("two_vectors");
-    let rss = IgbOptions { rss: true, ..options(Part::I82576, 1) };
+    let rss = Vf { rss: true, ..options(Part::I82576, 1) };
     let mut s = Station::new(&world, rss, config().queues(2, 1));
     let flow = |n: u16| {
         let mut f = Vec::new();

@@ -11,4 +11,5 @@ mod interrupts;
 mod life;
 mod offload;
 mod ownership;
+mod rss;
 mod threads;

@@ -2,7 +2,7 @@
 //! etherparse, which shares nothing with driver or model.
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
-use vfring::drivers::sim::{IgbOptions, Part};
+
 use vfring::{Checksum, L4, PacketType, PortConfig, RxInfo, TxInfo};
 use vfring_tests::bed::*;
 
@@ -151,6 +151,16 @@ fn station(part: Part, world: &vfring::drivers::sim::World) -> Station {
     Station::new(world, options(part, 1), config)
 }
 
+/// What an 82599 says about a bad UDP checksum is not believed: it says the same of datagrams without one.
+fn bad_verdict(part: Part, kind: Kind) -> Checksum {
+    if part == Part::I82599 && kind == Kind::Udp { Checksum::Unchecked } else { Checksum::Bad }
+}
+
+/// Whether there is a hash is the affair of other tests.
+fn unhashed(info: RxInfo) -> RxInfo {
+    RxInfo { hash: None, ..info }
+}
+
 #[test]
 fn the_nic_tells_types_and_checksum_verdicts() {
     use Checksum::{Bad, Good, Unchecked};
@@ -177,21 +187,21 @@ fn the_nic_tells_types_and_checksum_verdicts() {
                     let good = ip_frame(s.mac(), v6, kind, payload, 5);
                     verify(&good);
                     let got = s.deliver(&good).unwrap();
-                    assert_eq!(got.info, plain(ip | l4_type, good_ip, verdict), "{kind:?} v6 {v6} {payload}");
+                    assert_eq!(unhashed(got.info), plain(ip | l4_type, good_ip, verdict), "{kind:?} v6 {v6} {payload}");
                     assert_eq!(got.bytes, good);
                     // One bit of the payload.
                     let mut bad = good.clone();
                     bad[l4 + 25] ^= 0x10;
-                    let bad_l4 = if verdict == Good { Bad } else { Unchecked };
+                    let bad_l4 = if verdict == Good { bad_verdict(part, kind) } else { Unchecked };
                     let got = s.deliver(&bad).unwrap();
-                    assert_eq!(got.info, plain(ip | l4_type, good_ip, bad_l4), "{kind:?} v6 {v6} {payload}");
+                    assert_eq!(unhashed(got.info), plain(ip | l4_type, good_ip, bad_l4), "{kind:?} v6 {v6} {payload}");
                     assert_eq!(got.bytes, bad, "a bad frame is the program's to judge");
                     if !v6 {
                         // The header checksum itself.
                         let mut bad = good.clone();
                         bad[l3 + 11] ^= 1;
                         let got = s.deliver(&bad).unwrap();
-                        assert_eq!(got.info, plain(ip | l4_type, Bad, verdict), "{kind:?} {payload}");
+                        assert_eq!(unhashed(got.info), plain(ip | l4_type, Bad, verdict), "{kind:?} {payload}");
                     }
                 }
             }
@@ -209,7 +219,7 @@ fn the_nic_tells_types_and_checksum_verdicts() {
         let mut bytes = Vec::new();
         options.udp(1, 2).write(&mut bytes, &[7; 40]).unwrap();
         let info = s.deliver(&bytes).unwrap().info;
-        assert_eq!(info, plain(PacketType::IPV4_OPTIONS | PacketType::UDP, Good, Good));
+        assert_eq!(unhashed(info), plain(PacketType::IPV4_OPTIONS | PacketType::UDP, Good, Good));
         // A hop-by-hop header with one PadN option of 4 bytes, before the UDP header.
         let mut bytes = ip_frame(s.mac(), true, Kind::Udp, 40, 1);
         bytes.splice(54..54, [17, 0, 1, 4, 0, 0, 0, 0]);
@@ -217,11 +227,11 @@ fn the_nic_tells_types_and_checksum_verdicts() {
         let len = u16::from_be_bytes([bytes[18], bytes[19]]) + 8;
         bytes[18..20].copy_from_slice(&len.to_be_bytes());
         let info = s.deliver(&bytes).unwrap().info;
-        assert_eq!(info, plain(PacketType::IPV6_EXTENSIONS | PacketType::UDP, Unchecked, Good));
+        assert_eq!(unhashed(info), plain(PacketType::IPV6_EXTENSIONS | PacketType::UDP, Unchecked, Good));
         let mut bytes = ip_frame(s.mac(), false, Kind::Udp, 40, 1);
         bytes[40..42].fill(0);
         let info = s.deliver(&bytes).unwrap().info;
-        assert_eq!(info, plain(PacketType::IPV4 | PacketType::UDP, Good, Unchecked));
+        assert_eq!(unhashed(info), plain(PacketType::IPV4 | PacketType::UDP, Good, Unchecked));
         s.finish();
     }
 }
@@ -245,7 +255,7 @@ fn verdicts_belong_to_their_packets_in_mixed_bursts() {
                 }
                 let verdict = match (kind, bad) {
                     (Kind::Other, _) => Checksum::Unchecked,
-                    (_, true) => Checksum::Bad,
+                    (_, true) => bad_verdict(part, kind),
                     (_, false) => Checksum::Good,
                 };
                 assert!(world.inject(s.id, &f));
@@ -270,17 +280,25 @@ fn without_rx_info_nothing_is_claimed() {
     s.finish();
 }
 
+/// A frame of the nth of many TCP flows.
+fn flow_frame(to: vfring::MacAddr, n: u16, payload: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let builder = PacketBuilder::ethernet2(PEER.0, to.0).ipv4(V4.0, V4.1, 64).tcp(1000 + n, 2000, 1, 512);
+    builder.write(&mut out, &vec![0x5a; payload]).unwrap();
+    out
+}
+
 #[test]
 fn the_hash_is_told_where_the_pf_computes_one() {
     let world = world("hash");
     for part in PARTS {
-        let rss = IgbOptions { rss: true, ..options(part, 1) };
+        let rss = Vf { rss: true, ..options(part, 1) };
         let mut s = Station::new(&world, rss, PortConfig::new().rx_info(true).queues(1, 1));
         let mut hashes = std::collections::BTreeSet::new();
         // With one queue open, only flows whose hash is even reach it on a part with two.
         for n in 0..40 {
-            if let Some(got) = s.deliver(&ip_frame(s.mac(), false, Kind::Udp, 40, n)) {
-                let again = s.deliver(&ip_frame(s.mac(), false, Kind::Udp, 400, n)).unwrap();
+            if let Some(got) = s.deliver(&flow_frame(s.mac(), n, 40)) {
+                let again = s.deliver(&flow_frame(s.mac(), n, 400)).unwrap();
                 assert_eq!(got.info.hash, again.info.hash, "a flow has one hash");
                 hashes.insert(got.info.hash.expect("a hash"));
             }
@@ -330,10 +348,12 @@ fn tags_of_loopback_frames_are_in_host_order_on_both_parts() {
         // The same port tells a frame from the wire alike.
         let mut tagged = f.clone();
         tagged.splice(12..12, [0x81, 0x00, 0xe3, 0x45]);
+        // Only igb VFs count such frames apart.
+        let apart = if part.is_igb() { (1, f.len() as u64 + 8) } else { (0, 0) };
         let stats = b.stats().device;
-        assert_eq!((stats.rx_packets, stats.rx_loopback_packets, stats.rx_loopback_octets), (1, 1, f.len() as u64 + 8));
+        assert_eq!((stats.rx_packets, (stats.rx_loopback_packets, stats.rx_loopback_octets)), (1, apart));
         let stats = a.stats().device;
-        assert_eq!((stats.tx_packets, stats.tx_loopback_packets, stats.tx_loopback_octets), (1, 1, f.len() as u64 + 8));
+        assert_eq!((stats.tx_packets, (stats.tx_loopback_packets, stats.tx_loopback_octets)), (1, apart));
         let pool = a.pool.clone();
         drop(a.stop().unwrap());
         assert_home(&pool);
@@ -527,6 +547,8 @@ fn what_the_hardware_cannot_do_is_freed_and_counted() {
             TxInfo { tso_mss: 1000, l4: L4::Udp, ..info },
             TxInfo { tso_mss: 1000, l3_len: 480, l4_len: 20, ..info },
         ];
+        // The last is the limit of 512 header bytes, which igb has.
+        let bad = if part.is_igb() { &bad[..] } else { &bad[..bad.len() - 1] };
         for (i, &info) in bad.iter().enumerate() {
             assert!(s.send_with(&bytes, info).is_empty(), "{info:?}");
             assert_eq!(s.stats().tx[0].bad_offload, i as u64 + 1, "{info:?}");

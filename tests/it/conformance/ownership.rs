@@ -20,8 +20,8 @@ fn packets_outlive_pool_and_port_in_every_drop_order() {
     for (n, order) in orders(6).into_iter().enumerate() {
         let world = World::stepped(seed + n as u64);
         let part = PARTS[n % 2];
-        let id = world.add_igbvf(options(part, 1));
-        let port = Port::open(&world.spec(id), PortConfig::new().rings(32, 32).mtu(4000)).unwrap();
+        let id = options(part, 1).add_to(&world);
+        let port = Port::open(&world.spec(id), PortConfig::new().rings(64, 64).mtu(4000)).unwrap();
         let pool = Mempool::builder().buffers(port.buffers_needed()).on(&[&port]).unwrap();
         let Started { control, mut rx, mut tx } = port.start(&pool).unwrap();
         let mut cache = pool.cache();
@@ -62,7 +62,7 @@ fn packets_outlive_pool_and_port_in_every_drop_order() {
     }
     // Every pool was freed: their numbers are there for others. A process can have 1024 at a time.
     let world = World::stepped(seed);
-    let id = world.add_igbvf(options(PARTS[0], 1));
+    let id = options(PARTS[0], 1).add_to(&world);
     let port = Port::open(&world.spec(id), PortConfig::new()).unwrap();
     let pools: Vec<_> = (0..700).map(|_| Mempool::builder().buffers(64).data_room(64).on(&[&port]).unwrap()).collect();
     assert!(pools.iter().all(|p| p.available() == 64));
@@ -71,7 +71,7 @@ fn packets_outlive_pool_and_port_in_every_drop_order() {
 #[test]
 fn strangers_go_home_from_wherever_they_are_freed() {
     let world = world("strangers");
-    let id = world.add_igbvf(options(PARTS[0], 1));
+    let id = options(PARTS[0], 1).add_to(&world);
     let port = Port::open(&world.spec(id), PortConfig::new().mtu(9000)).unwrap();
     let (ours, theirs) = (pool_for(&port, 2048), pool_for(&port, 1024));
     let (mut our_cache, mut their_cache) = (ours.cache(), theirs.cache());
@@ -93,9 +93,9 @@ fn a_port_is_stopped_a_thousand_times_in_mid_traffic() {
     let mut rng = Rng(seed);
     for part in PARTS {
         let world = World::stepped(seed);
-        let ids = [1, 2].map(|n| world.add_igbvf(options(part, n)));
+        let ids = [1, 2].map(|n| options(part, n).add_to(&world));
         world.connect(ids[0], ids[1]);
-        let config = PortConfig::new().rings(32, 32).mtu(4000);
+        let config = PortConfig::new().rings(64, 64).mtu(4000);
         let mut ports = Vec::new();
         let mut pools = Vec::new();
         for id in ids {
@@ -103,7 +103,7 @@ fn a_port_is_stopped_a_thousand_times_in_mid_traffic() {
             pools.push(Mempool::builder().buffers(port.buffers_needed()).on(&[&port]).unwrap());
             ports.push(port);
         }
-        for _ in 0..500 {
+        for _ in 0..250 {
             let mut stations: Vec<Station> = ids
                 .into_iter()
                 .zip(ports.drain(..))

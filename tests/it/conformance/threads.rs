@@ -19,8 +19,9 @@ struct End {
     cache: PoolCache,
 }
 
-fn open(pair: &str, part: &str, config: &PortConfig) -> (Vec<Port>, Vec<Mempool>) {
-    let spec = |n: u8| format!("sim:igbvf?wire=pair:{pair}&part={part}&mac={}", mac(n)).parse().unwrap();
+fn open(pair: &str, part: Part, config: &PortConfig) -> (Vec<Port>, Vec<Mempool>) {
+    let spec =
+        |n: u8| format!("sim:{}?wire=pair:{pair}&part={}&mac={}", part.family(), part.key(), mac(n)).parse().unwrap();
     let ports = Port::open_many(&[(spec(1), config.clone()), (spec(2), config.clone())]).unwrap();
     let pools = ports.iter().map(|p| pool_for(p, 2048)).collect();
     (ports, pools)
@@ -37,9 +38,10 @@ fn start(port: Port, pool: &Mempool) -> End {
 
 #[test]
 fn every_frame_arrives_once_and_in_order_under_load() {
-    for (part, interrupts) in [("82576", false), ("i350", true)] {
+    let parts = [(Part::I82576, false), (Part::I350, true), (Part::I82599, false), (Part::X550, true)];
+    for (part, interrupts) in parts {
         let config = PortConfig::new().interrupts(interrupts);
-        let (ports, pools) = open(&format!("order-{part}"), part, &config);
+        let (ports, pools) = open(&format!("order-{}", part.key()), part, &config);
         let mut ends = ports.into_iter().zip(&pools).map(|(port, pool)| start(port, pool));
         let (a, b) = (ends.next().unwrap(), ends.next().unwrap());
         let received = AtomicU64::new(0);
@@ -100,8 +102,8 @@ fn every_frame_arrives_once_and_in_order_under_load() {
 #[test]
 fn ports_are_stopped_under_the_feet_of_their_threads() {
     let config = PortConfig::new().rings(64, 64);
-    for part in ["82576", "i350"] {
-        let (mut ports, pools) = open(&format!("stop-{part}"), part, &config);
+    for part in [Part::I82576, Part::I350, Part::X550] {
+        let (mut ports, pools) = open(&format!("stop-{}", part.key()), part, &config);
         for lap in 0..25 {
             let ends: Vec<End> = ports.drain(..).zip(&pools).map(|(port, pool)| start(port, pool)).collect();
             let (end, moved) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -149,7 +151,7 @@ fn ports_are_stopped_under_the_feet_of_their_threads() {
 
 #[test]
 fn a_service_is_asked_and_told_while_threads_poll() {
-    let (ports, pools) = open("service", "82576", &PortConfig::new());
+    let (ports, pools) = open("service", Part::I82576, &PortConfig::new());
     let mut ends = ports.into_iter().zip(&pools).map(|(port, pool)| start(port, pool));
     let (a, b) = (ends.next().unwrap(), ends.next().unwrap());
     b.service.with(|control| control.add_vlan(7)).unwrap();

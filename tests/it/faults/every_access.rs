@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::resets::{assert_passes, recover};
-use vfring::drivers::sim::{Fault, Part, PortId, World};
+use vfring::drivers::sim::{Fault, PortId, World};
+
 use vfring::{Error, Port, PortConfig, PortState, Result};
 use vfring_tests::bed::*;
 
@@ -14,8 +15,8 @@ type Strike = fn(u64) -> Fault;
 const STRIKES: [Strike; 2] = [Fault::PfResetAtAccess, Fault::AllOnesFromAccess];
 
 fn config(part: Part) -> PortConfig {
-    let queues = if part == Part::I82576 { 2 } else { 1 };
-    PortConfig::new().queues(queues, queues).rings(32, 32).interrupts(true).mac(mac(3))
+    let queues = part.queues().min(2);
+    PortConfig::new().queues(queues, queues).rings(64, 64).interrupts(true).mac(mac(3))
 }
 
 /// Runs an operation, and asserts that it took no longer than it may and that its error is one line.
@@ -53,14 +54,18 @@ enum Mark {
     Ends,
 }
 
-/// For each part and strike: counts the accesses of `operation` in peace, then calls it with a strike at each.
+/// Most strikes of a kind at one operation. An ixgbe VF's reset visits eight queues, most of the time to no purpose.
+const MOST_STRIKES: u64 = 150;
+
+/// For each part and strike: counts the accesses of `operation` in peace, then calls it with a strike at each, or at one in
+/// so many that they do not take all day.
 fn at_every_access(name: &str, operation: impl Fn(&World, PortId, PortConfig, &dyn Fn(Mark)) -> bool) {
     let seed = seed(name);
-    for part in PARTS {
+    for part in [Part::I82576, Part::I350, Part::X550] {
         for strike in STRIKES {
             let span = std::cell::Cell::new((0, 0));
             let world = World::stepped(seed);
-            let id = world.add_igbvf(options(part, 1));
+            let id = options(part, 1).add_to(&world);
             let note = |mark| match mark {
                 Mark::Begins => span.set((world.accesses(id), 0)),
                 Mark::Ends => span.set((span.get().0, world.accesses(id))),
@@ -69,9 +74,10 @@ fn at_every_access(name: &str, operation: impl Fn(&World, PortId, PortConfig, &d
             let accesses = span.get().1 - span.get().0;
             assert!(accesses > 5, "{accesses}");
             let mut ended_well = 0;
-            for k in 1..=accesses + 1 {
+            let step = if part.is_igb() { 1 } else { (accesses / MOST_STRIKES).max(1) };
+            for k in (1..=accesses + 1).step_by(step as usize) {
                 let world = World::stepped(seed);
-                let id = world.add_igbvf(options(part, 1));
+                let id = options(part, 1).add_to(&world);
                 print!("{part:?} {:?}; ", strike(k));
                 let arm = |mark| {
                     if mark == Mark::Begins {

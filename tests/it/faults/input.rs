@@ -19,7 +19,7 @@ fn specs_that_mean_nothing() {
         ("0000:zz:02.1", &["0000:zz:02.1"]),
         ("0000:3b:02.1\n", &[]),
         ("sim:", &["sim:igbvf"]),
-        ("sim:iavf", &["iavf", "sim:igbvf"]),
+        ("sim:virtio", &["virtio", "sim:igbvf"]),
         ("sim:igbvf?", &[]),
         ("sim:igbvf?part", &["key=value"]),
         ("sim:igbvf?part=82599", &["82599", "82576 or i350"]),
@@ -105,7 +105,7 @@ fn bursts_of_nothing_and_of_too_much() {
 #[test]
 fn pools_that_cannot_be() {
     let world = world("pools");
-    let id = world.add_igbvf(options(PARTS[0], 1));
+    let id = options(PARTS[0], 1).add_to(&world);
     let port = Port::open(&world.spec(id), PortConfig::new()).unwrap();
     for buffers in [0, 1, 63, (1 << 24) + 1, u32::MAX] {
         let line = one_line(&Mempool::builder().buffers(buffers).on(&[&port]).unwrap_err());
@@ -123,7 +123,7 @@ fn pools_that_cannot_be() {
 #[test]
 fn addresses_that_no_station_can_have() {
     let world = world("addresses");
-    let id = world.add_igbvf(options(PARTS[0], 1));
+    let id = options(PARTS[0], 1).add_to(&world);
     for text in ["00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01"] {
         let config = PortConfig::new().mac(text.parse().unwrap());
         let line = one_line(&Port::open(&world.spec(id), config).unwrap_err());
@@ -141,7 +141,7 @@ fn addresses_that_no_station_can_have() {
 fn interrupts_are_refused_where_vectors_are_missing_or_given() {
     // An igb VF has three vectors for two queues: enough, always.
     let world = world("vectors");
-    let id = world.add_igbvf(options(PARTS[0], 1));
+    let id = options(PARTS[0], 1).add_to(&world);
     drop(Port::open(&world.spec(id), PortConfig::new().queues(2, 2).interrupts(true)).unwrap());
     assert_no_violations(&world);
 }

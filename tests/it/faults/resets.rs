@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use vfring::drivers::sim::{Fault, IgbOptions, Part, World};
+use vfring::drivers::sim::{Fault, World};
+
 use vfring::{Burst, MacAddr, PortConfig, PortState};
 use vfring_tests::bed::*;
 
@@ -82,7 +83,8 @@ fn everything_that_was_asked_for_is_in_force_after_a_reset() {
     let world = world("restored");
     for part in PARTS {
         for all_multicast in [false, true] {
-            let mut s = Station::new(&world, options(part, 1), PortConfig::new().mtu(4000).rx_info(true));
+            let trusted = Vf { trusted: true, ..options(part, 1) };
+            let mut s = Station::new(&world, trusted, PortConfig::new().mtu(4000).rx_info(true));
             s.control.set_mac(mac(2)).unwrap();
             s.control.add_vlan(5).unwrap();
             s.control.add_vlan(6).unwrap();
@@ -94,8 +96,10 @@ fn everything_that_was_asked_for_is_in_force_after_a_reset() {
             let before = filters(&mut s);
             let expected = [true, true, false, true, false, true, true, true, false, true, true, all_multicast, true];
             assert_eq!(before[..13], expected);
-            // With VLANs the PF allows for one more tag.
-            assert_eq!(before[13..], [true, true, true, false, false]);
+            // With VLANs an igb PF allows for one more tag; on ixgbe the port's limit is as high as somebody raised it.
+            if part.is_igb() {
+                assert_eq!(before[13..], [true, true, true, false, false]);
+            }
             for how in 0..3 {
                 lose(&world, &s, how);
                 s.control.service();
@@ -119,11 +123,9 @@ fn everything_that_was_asked_for_is_in_force_after_a_reset() {
 fn a_refused_or_random_address_survives_a_reset() {
     let world = world("address_survives");
     for part in PARTS {
-        for options in [
-            IgbOptions { mac: None, ..options(part, 0) },
-            IgbOptions { mac_fixed: true, ..options(part, 9) },
-            options(part, 8),
-        ] {
+        for options in
+            [Vf { mac: None, ..options(part, 0) }, Vf { mac_fixed: true, ..options(part, 9) }, options(part, 8)]
+        {
             let mut s = Station::new(&world, options, PortConfig::new());
             let own = s.mac();
             for how in 0..3 {
@@ -145,9 +147,9 @@ fn a_program_keeps_its_queues_through_resets_in_mid_traffic() {
     let mut rng = Rng(seed);
     for part in PARTS {
         let world = World::stepped(seed);
-        let queues = if part == Part::I82576 { 2 } else { 1 };
+        let queues = part.queues();
         let config = PortConfig::new().queues(queues, queues).rings(64, 64).mtu(4000).interrupts(rng.below(2) == 0);
-        let mut s = Station::new(&world, IgbOptions { rss: true, ..options(part, 1) }, config);
+        let mut s = Station::new(&world, Vf { rss: true, ..options(part, 1) }, config);
         let mut burst = Burst::with_limit(40).unwrap();
         let (mut resets, mut pending) = (0, None);
         for n in 0..20_000u64 {

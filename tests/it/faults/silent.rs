@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::resets::{assert_passes, recover};
-use vfring::drivers::sim::{IgbOptions, Part, World};
+use vfring::drivers::sim::World;
+
 use vfring::{Burst, MacAddr, Port, PortConfig, PortState, Started};
 use vfring_tests::bed::*;
 
@@ -16,7 +17,7 @@ fn flow(to: MacAddr, n: u16) -> Vec<u8> {
 
 /// A station with two receive and two transmit queues, and a frame for each receive queue.
 fn two_queues(world: &World) -> (Station, [Vec<u8>; 2]) {
-    let rss = IgbOptions { rss: true, ..options(Part::I82576, 1) };
+    let rss = Vf { rss: true, ..options(Part::I82576, 1) };
     let mut s = Station::new(world, rss, PortConfig::new().queues(2, 2));
     let mut frames = [Vec::new(), Vec::new()];
     for n in 0..64 {
@@ -210,8 +211,8 @@ fn control_and_queues_are_dropped_in_any_order_at_any_time() {
     let seed = seed("any_order");
     for (n, order) in orders(5).into_iter().enumerate() {
         let world = World::stepped(seed + n as u64);
-        let id = world.add_igbvf(IgbOptions { rss: true, ..options(Part::I82576, 1) });
-        let port = Port::open(&world.spec(id), PortConfig::new().queues(2, 2).rings(32, 32)).unwrap();
+        let id = Vf { rss: true, ..options(Part::I82576, 1) }.add_to(&world);
+        let port = Port::open(&world.spec(id), PortConfig::new().queues(2, 2).rings(64, 64)).unwrap();
         let pool = pool_for(&port, 2048);
         let Started { mut control, mut rx, mut tx } = port.start(&pool).unwrap();
         let mut cache = pool.cache();

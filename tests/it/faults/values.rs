@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::resets::assert_passes;
 use vfring::drivers::sim::Fault;
-use vfring::{Burst, PortConfig};
+use vfring::{Burst, Port, PortConfig};
 use vfring_tests::bed::*;
 
 #[test]
@@ -49,7 +49,7 @@ fn late_and_torn_write_backs_lose_and_invent_nothing() {
 fn a_device_that_never_reports_fills_the_ring_and_no_more() {
     let world = world("stuck");
     for part in PARTS {
-        let mut s = Station::new(&world, options(part, 1), PortConfig::new().rings(32, 64));
+        let mut s = Station::new(&world, options(part, 1), PortConfig::new().rings(64, 64));
         world.set_fault(s.id, Fault::StuckDone);
         let mut burst = Burst::with_limit(200).unwrap();
         for n in 0..200 {
@@ -60,7 +60,9 @@ fn a_device_that_never_reports_fills_the_ring_and_no_more() {
             sent += s.tx[0].burst(&mut s.cache, &mut burst);
             world.step();
         }
-        assert_eq!((sent, burst.len()), (63, 137), "a ring of 64 holds 63");
+        // A ring of 64 holds 63, and on ixgbe one of them is the context that every frame refers to.
+        let holds = if part.is_igb() { 63 } else { 62 };
+        assert_eq!((sent, burst.len()), (holds, 200 - holds));
         for n in 0..40 {
             world.inject(s.id, &frame(s.mac(), PEER, 60, n));
         }
@@ -77,7 +79,7 @@ fn lengths_that_cannot_be_are_dropped_and_counted() {
     for part in PARTS {
         for (room, fills) in [(2048, 2048), (2047, 1024), (9216, 9216)] {
             for lie in [0, 1, 59, 1024, 1025, 2048, 2049, 9216, 9217, 16383, u16::MAX] {
-                let config = PortConfig::new().mtu(9000).rings(64, 32).rx_info(lie % 2 == 0);
+                let config = PortConfig::new().mtu(9000).rings(64, 64).rx_info(lie % 2 == 0);
                 let mut s = Station::with_room(&world, options(part, 1), config, room);
                 world.set_fault(s.id, Fault::LyingLength(lie));
                 let lens = [60, 3000, 9000, 61, 62, 63, 64, 65, 66, 67, 68, 69];
@@ -134,7 +136,7 @@ fn damaged_frames_are_dropped_and_counted() {
 fn damaged_frames_among_good_ones_take_nothing_with_them() {
     let world = world("mixed_damage");
     for part in PARTS {
-        let mut s = Station::new(&world, options(part, 1), PortConfig::new().mtu(9000).rings(256, 32));
+        let mut s = Station::new(&world, options(part, 1), PortConfig::new().mtu(9000).rings(256, 64));
         let mut rng = Rng(seed("mixed_damage"));
         for limit in [1, 8, 9, 32, 64] {
             let (mut good, mut bad) = (Vec::new(), 0);
@@ -160,9 +162,28 @@ fn damaged_frames_among_good_ones_take_nothing_with_them() {
 }
 
 #[test]
+fn a_queue_that_no_reset_stops_keeps_its_memory() {
+    let world = world("never_stops");
+    // No reset clears ENABLE there (ixgbevf 2.4).
+    for part in PARTS.into_iter().filter(|part| !part.is_igb()) {
+        let mut s = Station::new(&world, options(part, 1), PortConfig::new());
+        let (id, pool) = (s.id, s.pool.clone());
+        s.send_by(0, &vec![frame(PEER, s.mac(), 60, 1); 10], 32);
+        world.set_fault(id, Fault::EnableStuck);
+        let text = one_line(&s.stop().unwrap_err());
+        assert!(text.contains("still runs"), "{text}");
+        assert!(pool.available() < pool.capacity(), "the device may still write there");
+        world.clear_faults(id);
+        let port = Port::open(&world.spec(id), PortConfig::new()).unwrap();
+        let pool = pool_for(&port, 2048);
+        Station::start(&world, id, port, &pool).finish();
+    }
+}
+
+#[test]
 fn queues_that_ignore_their_enable_bit_are_stopped_by_the_reset() {
     let world = world("enable_stuck");
-    for part in PARTS {
+    for part in PARTS.into_iter().filter(|part| part.is_igb()) {
         let mut s = Station::new(&world, options(part, 1), PortConfig::new());
         let id = s.id;
         world.set_fault(id, Fault::EnableStuck);
