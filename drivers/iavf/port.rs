@@ -213,6 +213,14 @@ impl<B: Bus> Iavf<B> {
     }
 }
 
+impl<B: Bus> Drop for Iavf<B> {
+    /// The memory of the admin queues goes with the bus, so the device is told that there are none (fact sheet iavf 6.4).
+    fn drop(&mut self) {
+        self.mask_interrupts();
+        self.channel.close(&mut self.bus);
+    }
+}
+
 impl<B: Bus> Device for Iavf<B> {
     fn bus(&mut self) -> &mut dyn Bus {
         &mut self.bus

@@ -74,11 +74,11 @@ impl<B: Bus> Iavf<B> {
     }
 
     /// Masks every vector (fact sheet iavf 6.3 step 1).
-    fn mask_interrupts(&mut self) {
+    pub(super) fn mask_interrupts(&mut self) {
         self.arm = None;
         self.write(VFINT_ICR0_ENA1, 0);
         self.write(VFINT_DYN_CTL01, 0);
-        for vector in 1..=self.caps.rx_queues.min(QUEUES) {
+        for vector in 1..self.caps.vectors.min(QUEUES + 1) {
             self.write(VFINT_DYN_CTLN1(vector), 0);
         }
     }

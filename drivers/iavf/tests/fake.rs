@@ -98,6 +98,8 @@ pub(super) struct Fake {
     pub(super) damage: Option<(u16, u16, u16)>,
     /// The PF has granted resources since the last reset, and refuses to do it twice.
     pub(super) granted: bool,
+    /// The last value of ARQLEN, to look at when the driver is gone.
+    pub(super) arqlen: Arc<AtomicU32>,
 }
 
 impl Fake {
@@ -137,6 +139,7 @@ impl Fake {
             coming: Vec::new(),
             damage: None,
             granted: false,
+            arqlen: Arc::default(),
         };
         fake.set(RSTAT, 2);
         fake
@@ -148,6 +151,9 @@ impl Fake {
 
     pub(super) fn set(&mut self, offset: u32, value: u32) {
         self.regs[offset as usize / 4] = value;
+        if offset == ARQLEN {
+            self.arqlen.store(value, Ordering::Relaxed);
+        }
     }
 
     /// Registers written since the last call, in order, without those of the admin queues.

@@ -305,7 +305,9 @@ fn damaged_descriptors_are_passed_over() {
     for damage in [(0, 0x0802, 4097), (0, 0x0802, u16::MAX), (0, 0x0801, 0), (4, 0x0802, 0)] {
         let mut vf = running();
         vf.fake().damage = Some(damage);
-        vf.fake().say(17, 0, &[0xFF; 16]);
+        // A link that went down, if it were to be believed.
+        let Coming::Say(opcode, status, payload) = vf.fake().link(false, 0) else { unreachable!() };
+        vf.fake().say(opcode, status, &payload);
         assert_eq!(vf.check(), UP, "{damage:x?}");
         vf.set_vlan(5, true).unwrap();
     }

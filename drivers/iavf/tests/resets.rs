@@ -258,3 +258,13 @@ fn error_bits_of_the_admin_queues_are_cleared() {
         assert_eq!(vf.fake().get(register), len);
     }
 }
+
+#[test]
+fn a_port_that_is_closed_takes_its_admin_queues_along() {
+    let mut vf = running();
+    let arqlen = vf.fake().arqlen.clone();
+    let len = || arqlen.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(len(), 0x8000_0020);
+    drop(vf);
+    assert_eq!(len(), 0);
+}
