@@ -34,6 +34,11 @@ pub fn static_example(name: &str) -> Result<PathBuf> {
     build(name, Kind::Static)
 }
 
+/// Builds the program `vfring` as a static binary, without the models' servers.
+pub fn static_vfring() -> Result<PathBuf> {
+    build("vfring", Kind::StaticCommand)
+}
+
 /// Builds an example that can attach to what `vfring sim serve` serves.
 pub fn vfio_user_example(name: &str) -> Result<PathBuf> {
     build(name, Kind::VfioUser)
@@ -47,6 +52,7 @@ enum Kind {
     Pcap,
     Static,
     Command,
+    StaticCommand,
     VfioUser,
 }
 
@@ -60,7 +66,7 @@ fn build(name: &str, kind: Kind) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root()).args(["build", "--release", "--message-format", "json"]);
     match kind {
-        Kind::Command => cargo.args(["--bin", name]),
+        Kind::Command | Kind::StaticCommand => cargo.args(["--bin", name]),
         _ => cargo.args(["--example", name]),
     };
     let apart = |folder: &str| {
@@ -75,7 +81,10 @@ fn build(name: &str, kind: Kind) -> Result<PathBuf> {
         Kind::Command | Kind::VfioUser => {
             cargo.args(["--features", "cli,vfio-user"]).arg("--target-dir").arg(apart("command"));
         }
-        Kind::Static => {
+        Kind::Static | Kind::StaticCommand => {
+            if matches!(kind, Kind::StaticCommand) {
+                cargo.args(["--features", "cli"]);
+            }
             cargo.args(["--target", STATIC_TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
         }
     }

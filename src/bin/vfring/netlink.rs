@@ -1,6 +1,7 @@
 //! A PF's word on its VFs, over the kernel's netlink.
 //!
-//! Owns the socket and the translation. What always holds: every request is answered or fails within the deadline.
+//! Owns the socket and the translation. What always holds: the kernel has answered a request before the call that makes
+//! it returns, so nothing here waits.
 #![forbid(unsafe_code)]
 
 use std::io;
