@@ -53,6 +53,8 @@ pub(crate) struct Iavf<B: Bus> {
     pub(super) rings: Option<RingKind>,
     /// Receive rings that run.
     pub(super) running: Vec<RingPlan>,
+    /// Transmit queues that run.
+    pub(super) sending: Vec<u16>,
     /// What re-arms vector 0; `None` while it is not to interrupt.
     pub(super) arm: Option<u32>,
     pub(super) counters: CounterSet,
@@ -124,6 +126,7 @@ impl<B: Bus> Iavf<B> {
             mtu: 0,
             rings: None,
             running: Vec::new(),
+            sending: Vec::new(),
             arm: None,
             counters: CounterSet::default(),
             in_reset: false,

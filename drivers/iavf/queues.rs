@@ -1,8 +1,8 @@
 //! Rings, told to the PF: checked, configured, mapped to interrupt vectors, enabled.
 //!
 //! Owns the requests behind `start_rings`; `port.rs` calls it. What always holds: a ring is checked against the part's
-//! limits before its address reaches a message, tails are 0 before a PF may switch a ring on, and every receive ring that
-//! runs is mapped to a vector.
+//! limits before its address reaches a message, tails are 0 before a PF may switch a ring on, and every ring that runs is
+//! mapped to a vector.
 #![forbid(unsafe_code)]
 
 use super::negotiate::{FRAME_OVERHEAD, Grant, QUEUES};
@@ -51,12 +51,14 @@ impl<B: Bus> Iavf<B> {
             self.write(QRX_TAIL1(ring.queue), 0);
         }
         self.flush()?;
-        let before = self.running.len();
+        let before = (self.running.len(), self.sending.len());
         self.running.extend(rx);
+        self.sending.extend(tx.iter().map(|ring| ring.queue));
         self.silent = false;
         let done = self.configure(rx, tx);
         if done.is_err() {
-            self.running.truncate(before);
+            self.running.truncate(before.0);
+            self.sending.truncate(before.1);
         }
         done
     }
@@ -114,16 +116,24 @@ impl<B: Bus> Iavf<B> {
         self.channel.demand(&mut self.bus, opcode, &payload, "the PF refused to enable the queues").map(drop)
     }
 
-    /// Maps every receive ring that runs to its vector, or to the one that polled rings share: a ring without a vector may
-    /// keep its last descriptors in the device (fact sheet iavf 4.5, 6.6).
+    /// Maps every ring that runs to its vector, or to the one that polled rings share; transmit rings to that of the receive
+    /// ring of their number. A ring without a vector may keep its last descriptors in the device (fact sheet iavf 4.5, 6.6).
     fn map_vectors(&mut self, grant: Grant) -> Result<()> {
         let mut map: Vec<VectorMap> = Vec::new();
-        for ring in &self.running {
-            let vector = ring.vector.unwrap_or(grant.polling_vector());
-            match map.iter_mut().find(|entry| entry.vector == vector) {
-                Some(entry) => entry.rx_queues |= 1 << ring.queue,
-                None => map.push(VectorMap { vector, rx_queues: 1 << ring.queue }),
+        let mut add = |vector: u16, rx_queues, tx_queues| match map.iter_mut().find(|entry| entry.vector == vector) {
+            Some(entry) => {
+                entry.rx_queues |= rx_queues;
+                entry.tx_queues |= tx_queues;
             }
+            None => map.push(VectorMap { vector, rx_queues, tx_queues }),
+        };
+        for ring in &self.running {
+            add(ring.vector.unwrap_or(grant.polling_vector()), 1 << ring.queue, 0);
+        }
+        for &queue in &self.sending {
+            let partner = self.running.iter().find(|ring| ring.queue == queue);
+            let vector = partner.or(self.running.first()).and_then(|ring| ring.vector);
+            add(vector.unwrap_or(grant.polling_vector()), 0, 1 << queue);
         }
         if map.is_empty() {
             return Ok(());

@@ -39,6 +39,7 @@ impl<B: Bus> Iavf<B> {
             self.rings = None;
         }
         self.running.clear();
+        self.sending.clear();
         self.told = None;
         self.unicast.clear();
         self.multicast.clear();

@@ -115,11 +115,12 @@ pub(super) struct Pair {
     pub rxdid: u8,
 }
 
-/// One vector of an IRQ map and the receive queues on it, as a bitmap.
+/// One vector of an IRQ map and the queues on it, as bitmaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct VectorMap {
     pub vector: u16,
     pub rx_queues: u16,
+    pub tx_queues: u16,
 }
 
 /// The payload of a message under construction; fields are little endian.
@@ -188,7 +189,7 @@ pub(super) fn config_vsi_queues(vsi: u16, pairs: &[Pair]) -> Vec<u8> {
 /// CONFIG_IRQ_MAP: 14 + 12 n bytes, one unused vector at the end. Throttle 0 for all.
 pub(super) fn config_irq_map(vsi: u16, vectors: &[VectorMap]) -> Vec<u8> {
     let head = Message::default().u16(vectors.len() as u16);
-    let put = |m: Message, v: VectorMap| m.u16(vsi).u16(v.vector).u16(v.rx_queues).u16(0).u16(0).u16(0);
+    let put = |m: Message, v: VectorMap| m.u16(vsi).u16(v.vector).u16(v.rx_queues).u16(v.tx_queues).u16(0).u16(0);
     head.each(vectors, put).zeros(12).0
 }
 

@@ -64,7 +64,11 @@ fn messages_have_the_lengths_that_pfs_compute() {
         ("GET_VF_RESOURCES", get_vf_resources(Cap::L2).len(), 4),
         ("CONFIG_VSI_QUEUES, 1 pair", config_vsi_queues(1, &[Pair::default()]).len(), 136),
         ("CONFIG_VSI_QUEUES, 62 pairs", config_vsi_queues(1, &[Pair::default(); PAIRS_PER_MESSAGE]).len(), 4040),
-        ("CONFIG_IRQ_MAP, 1 vector", config_irq_map(1, &[VectorMap { vector: 1, rx_queues: 1 }]).len(), 26),
+        (
+            "CONFIG_IRQ_MAP, 1 vector",
+            config_irq_map(1, &[VectorMap { vector: 1, rx_queues: 1, tx_queues: 1 }]).len(),
+            26,
+        ),
         ("ENABLE_QUEUES", select_queues(1, 1, 1).len(), 12),
         ("ENABLE_QUEUES_V2, 1 chunk", select_queues_v2(1, 1, 0).len(), 16),
         ("ADD_ETH_ADDR, 1 address", addresses(1, &[mac], AddressType::Primary).len(), 20),

@@ -101,8 +101,8 @@ fn rings_are_configured_mapped_and_enabled_by_the_right_messages() {
         }
     }
     assert!(config[8 + 64 * 3..].iter().all(|&byte| byte == 0) && config.len() == 72 + 64 * 3);
-    // One vector for all, receive queues 0 and 2, throttle 0.
-    assert_eq!(sent[1].1[..14], [1, 0, 0x17, 0, 1, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+    // One vector for all, receive queues 0 and 2, transmit queues 0 and 1, throttle 0.
+    assert_eq!(sent[1].1[..14], [1, 0, 0x17, 0, 1, 0, 5, 0, 3, 0, 0, 0, 0, 0]);
     assert_eq!(sent[2].1, [0x17, 0, 0, 0, 5, 0, 0, 0, 3, 0, 0, 0]);
     assert!(!vf.is_silent());
 }
@@ -144,7 +144,7 @@ fn queues_that_interrupt_have_vectors_of_their_own() {
     vf.start_rings(&plans, &[ring(0, 0)]).unwrap();
     assert_eq!(
         vf.fake().last(7)[..26],
-        [2, 0, 0x17, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x17, 0, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0]
+        [2, 0, 0x17, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0x17, 0, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0]
     );
     vf.fake().actions.clear();
     vf.start_interrupts(&plans).unwrap();
