@@ -21,6 +21,7 @@
 //! | `part` | `82576` (two queues) or `i350` (one) | `82576` |
 //! | `mac_fixed` | `1`: the PF refuses another address | `0` |
 //! | `rss` | `1`: the PF spreads frames over the queues | `0` |
+//! | `lenient` | `1`: the driver may leave head write-back to the PF, and relaxed ordering of write-backs as it is | `0` |
 //!
 //! | key of `sim:ixgbevf` | meaning | default |
 //! |---|---|---|

@@ -98,7 +98,7 @@ type ModelKeys = (&'static [&'static str], fn(&SimSpec) -> Result<Options>);
 
 fn model(spec: &SimSpec) -> Result<ModelKeys> {
     match spec.model.as_str() {
-        "igbvf" => Ok((&["part", "mac", "mac_fixed", "rss"], igb_options)),
+        "igbvf" => Ok((&["part", "mac", "mac_fixed", "rss", "lenient"], igb_options)),
         "ixgbevf" => Ok((&IXGBE_KEYS, ixgbe_options)),
         "iavf" => Ok((&AVF_KEYS, avf_options)),
         other => Err(Error::Config(format!(
@@ -113,8 +113,13 @@ fn igb_options(spec: &SimSpec) -> Result<Options> {
         Some("i350") => Part::I350,
         Some(other) => return Err(bad(spec, "part", other, "82576 or i350")),
     };
-    let (mac, mac_fixed, rss) = (mac(spec)?, flag(spec, "mac_fixed")?, flag(spec, "rss")?);
-    Ok(Options::Igb(IgbOptions { part, mac, mac_fixed, rss }))
+    Ok(Options::Igb(IgbOptions {
+        part,
+        mac: mac(spec)?,
+        mac_fixed: flag(spec, "mac_fixed")?,
+        rss: flag(spec, "rss")?,
+        lenient: flag(spec, "lenient")?,
+    }))
 }
 
 const IXGBE_KEYS: [&str; 12] = [

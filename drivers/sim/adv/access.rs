@@ -196,7 +196,7 @@ impl<F: Family> AdvVf<F> {
         }
         if tx {
             self.tx[queue].descriptors_max = F::RULES.tx_descriptors_max.saturating_sub(F::wthresh(value));
-            self.tx[queue].check_enable(env)
+            self.tx[queue].check_enable(self.family.minds_relaxed_write_back(), env)
         } else {
             self.rx[queue].check_enable(env)
         }
@@ -207,7 +207,7 @@ impl<F: Family> AdvVf<F> {
         let wthresh = F::wthresh(ring.dctl);
         let starts = env.strict && tx && ring.enabled && !ring.started;
         ring.set_tail(tail, env)?;
-        if starts && wthresh > 1 && !self.irq.moderates(queue) {
+        if starts && F::RULES.batches_stay_out && wthresh > 1 && !self.irq.moderates(queue) {
             return Err(format!(
                 "tx queue {queue} used with WTHRESH {wthresh} and no interrupt moderation: write-backs may stay out"
             ));

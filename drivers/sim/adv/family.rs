@@ -88,8 +88,8 @@ pub(in super::super) struct Rules {
     pub(in super::super) len_bits: u32,
     /// A reset of the VF leaves head, tail, SRRCTL, RXDCTL, TXDCTL, head write-back and the DCA registers as they were.
     pub(in super::super) reset_keeps_queues: bool,
-    /// The PF clears TDWBAL and TDWBAH when it grants the reset request.
-    pub(in super::super) pf_clears_write_back: bool,
+    /// Without interrupt moderation, the last descriptors of a batch (WTHRESH above 1) may never be written back.
+    pub(in super::super) batches_stay_out: bool,
     /// Bits of RXDCTL and TXDCTL that exist.
     pub(in super::super) dctl_bits: [u32; 2],
     /// Values of RXDCTL and TXDCTL, and of the DCA registers, after power-on.
@@ -208,12 +208,23 @@ pub(in super::super) trait Family: Sized + Send + 'static {
         false
     }
 
+    /// The PF clears TDWBAL and TDWBAH when it grants the reset request.
+    fn pf_clears_write_back(&self) -> bool;
+
+    /// The driver must take relaxed ordering from write-backs: it works on most silicon with it, too.
+    fn minds_relaxed_write_back(&self) -> bool {
+        true
+    }
+
     /// The PF stops a VF that breaks the rules (MDD).
     fn detects_malice(&self) -> bool;
 }
 
 /// The PF behind a VF: policy of the mailbox, and the switch.
 pub(in super::super) trait PfSide: Send {
+    /// Bytes of the longest frame that can come in now, with FCS and tag.
+    fn longest(&self) -> usize;
+
     /// Handles the message in the mailbox; the words of the reply, if there is one.
     fn request(&mut self, memory: &[u32; 16], now: Duration, faults: &Faults) -> Option<Vec<u32>>;
 

@@ -218,7 +218,7 @@ impl<F: Family> AdvVf<F> {
     /// Puts a frame into a queue, past the switch.
     #[inline]
     fn put(&mut self, queue: usize, frame: &[u8], verdict: Verdict, env: &mut Env) -> bool {
-        match self.rx[queue].place(frame, verdict, env, &self.faults) {
+        match self.rx[queue].place(frame, verdict, self.pf.longest(), env, &self.faults) {
             Ok(taken) => {
                 if taken {
                     let (to, wire_len) = (frame::destination(frame), frame.len() + verdict.stripped());
@@ -334,7 +334,7 @@ impl<F: Family> Model for AdvVf<F> {
         let step = self.mailbox.step(env.now, &mut env.rng, &mut self.pf, &self.faults);
         if self.pf.clear_to_send() && !granted {
             self.handshake = true;
-            if F::RULES.pf_clears_write_back {
+            if self.family.pf_clears_write_back() {
                 self.tx.iter_mut().for_each(|tx| (tx.tdwbal, tx.tdwbah) = (0, 0));
             }
         }

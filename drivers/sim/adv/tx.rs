@@ -115,7 +115,7 @@ impl TxQueue {
         }
     }
 
-    pub(super) fn check_enable(&mut self, env: &Env) -> Checked {
+    pub(super) fn check_enable(&mut self, mind_relaxed: bool, env: &Env) -> Checked {
         self.ring.check_enable(env)?;
         if self.tdwbal != 0 || self.tdwbah != 0 {
             self.ring.halted = true;
@@ -123,7 +123,7 @@ impl TxQueue {
                  head write-back goes where the last user left it"
                 .into());
         }
-        if self.ring.dca & DCA_WB_RO != 0 {
+        if mind_relaxed && self.ring.dca & DCA_WB_RO != 0 {
             // Works here, as it mostly does on silicon.
             let name = self.rules.tx_dca;
             return Err(format!("tx queue enabled with {name} bit 11 set: write-backs could pass each other"));

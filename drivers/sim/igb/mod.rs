@@ -30,11 +30,20 @@ pub struct IgbOptions {
     pub mac_fixed: bool,
     /// The PF spreads received frames over the queues by RSS and reports the hash. A stock PF does not.
     pub rss: bool,
+    /// The driver may leave to others what Linux's and DPDK's leave: head write-back, which the PF clears when it grants the
+    /// reset request (Intel's own does, Linux's does not: fact sheet igbvf 2.3), and relaxed ordering of write-backs.
+    pub lenient: bool,
 }
 
 impl Default for IgbOptions {
     fn default() -> Self {
-        IgbOptions { part: Part::I82576, mac: Some(MacAddr([0x02, 0x56, 0x46, 0, 0, 1])), mac_fixed: false, rss: false }
+        IgbOptions {
+            part: Part::I82576,
+            mac: Some(MacAddr([0x02, 0x56, 0x46, 0, 0, 1])),
+            mac_fixed: false,
+            rss: false,
+            lenient: false,
+        }
     }
 }
 
@@ -116,9 +125,9 @@ impl Family for Igb {
                 "RXDCTL({queue}).WTHRESH is {wthresh}: an 82576 VF needs 1, or write-backs stay out (erratum)"
             ));
         }
-        if wthresh > 1 {
-            let kind = if tx { "tx" } else { "rx" };
-            return Err(format!("{kind} queue {queue} enabled with WTHRESH {wthresh}: write-backs would be batched"));
+        // Batches of sent descriptors only come back later; DPDK's driver asks for 16 in one.
+        if !tx && wthresh > 1 {
+            return Err(format!("rx queue {queue} enabled with WTHRESH {wthresh}: write-backs would be batched"));
         }
         Ok(())
     }
@@ -155,6 +164,14 @@ impl Family for Igb {
     /// Loopback frames of an I350 carry the tag in network order (igbvf 4.4).
     fn tag(&self, tci: u16, loopback: bool) -> u16 {
         if loopback && self.options.part == Part::I350 { tci.swap_bytes() } else { tci }
+    }
+
+    fn pf_clears_write_back(&self) -> bool {
+        self.options.lenient
+    }
+
+    fn minds_relaxed_write_back(&self) -> bool {
+        !self.options.lenient
     }
 
     fn detects_malice(&self) -> bool {

@@ -149,6 +149,10 @@ impl Pf {
 }
 
 impl PfSide for Pf {
+    fn longest(&self) -> usize {
+        self.rlpml + 4
+    }
+
     fn request(&mut self, memory: &[u32; 16], now: Duration, faults: &Faults) -> Option<Vec<u32>> {
         let word = memory[0];
         if word & (regs::MSG_ACK | regs::MSG_NACK) != 0 {

@@ -77,8 +77,8 @@ pub(super) static RULES: Rules = Rules {
     ring_max: 4096,
     // Bytes, 19:7 (igbvf 2.3).
     len_bits: 0x000f_ff80,
+    batches_stay_out: false,
     reset_keeps_queues: false,
-    pf_clears_write_back: false,
     dctl_bits: [RXDCTL_BITS, RXDCTL_BITS | 1 << 27],
     // WTHRESH 1 (igbvf 2.2).
     dctl_reset: [1 << 16, 0],

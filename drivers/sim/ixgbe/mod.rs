@@ -242,6 +242,10 @@ impl Family for Ixgbe {
         self.options.part.generation_b()
     }
 
+    fn pf_clears_write_back(&self) -> bool {
+        true
+    }
+
     fn detects_malice(&self) -> bool {
         self.options.part.generation_b()
     }

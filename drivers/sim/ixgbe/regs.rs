@@ -129,8 +129,8 @@ pub(super) static RULES: Rules = Rules {
     // Bytes, in lines of 128, of up to 8192 descriptors.
     len_bits: 0x0003_ff80,
     // ixgbevf 2.4.
+    batches_stay_out: true,
     reset_keeps_queues: true,
-    pf_clears_write_back: true,
     // RLPML, RLPML_EN, VME; PTHRESH, HTHRESH, WTHRESH (ixgbevf 2.3).
     dctl_bits: [
         RXDCTL_RLPML | RXDCTL_RLPML_EN | RXDCTL_VME | DCTL_ENABLE | DCTL_SWFLSH,
@@ -160,8 +160,8 @@ pub(super) static RULES: Rules = Rules {
     tx_olinfo_bits: 7 << 4 | 7 << 7 | 0xffff_c000,
     // IPv4, L4T, DTYP, DEXT; IPsec is not modelled (ixgbevf 4.6).
     tx_context_bits: 1 << 10 | 3 << 11 | 0xf << 20 | 1 << 29,
-    // IDX, L4LEN, MSS.
-    tx_context_info_bits: 7 << 4 | 0xff << 8 | 0xffff << 16,
+    // IDX, L4LEN, MSS; bit 0, which nothing is known of, is set by DPDK's driver.
+    tx_context_info_bits: 1 | 7 << 4 | 0xff << 8 | 0xffff << 16,
     tx_context_dword1: "tunnel or IPsec fields set in a context, which the model does not do",
     // ixgbevf 4.7.
     tx_needs_context: true,

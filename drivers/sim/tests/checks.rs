@@ -67,10 +67,6 @@ fn queues_enabled_too_early_or_wrongly() {
                 rig.write(0x2828, 0);
                 rig.write(0x2828, 1 << 25);
             }),
-            ("WTHRESH 4", |rig| {
-                rig.write(0x3828, 0);
-                rig.write(0x3828, 1 << 25 | 4 << 16);
-            }),
             ("TXCTL bit 11", |rig| {
                 rig.write(0x3828, 0);
                 rig.write(0x3814, 1 << 11);
@@ -176,7 +172,8 @@ fn receive_buffers() {
             ("rx descriptor 0: DMA outside every mapping", |rig| {
                 rig.write(0x2828, 1 << 16);
                 rig.start_rx(2);
-                rig.store(RX_RING, [rig.iova + MEMORY as u64 - 2047, 0]);
+                // One byte too few for the longest frame that comes in: 1518 bytes and a tag.
+                rig.store(RX_RING, [rig.iova + MEMORY as u64 - 1521, 0]);
                 rig.ring(0x2818, 1);
                 assert!(!rig.world.inject(rig.port, &frame(60)));
             }),
