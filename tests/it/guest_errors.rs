@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use vfring_tests::forwarder::{Forwarder, PROGRAM, Traffic, command, testbed};
-use vfring_tests::vm::{Binding, Result, Testbed, TestbedConfig, Topology, memlock_limited, unprivileged};
+use vfring_tests::vm::{Bench, Binding, Result, TestbedConfig, Topology, memlock_limited, unprivileged};
 
 /// l2fwd gives up within a second or two; the machine may be busy.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -17,7 +17,7 @@ const ENOUGH_KIB: u64 = 256 << 10;
 const ENOUGH: u64 = 50;
 
 /// Runs a command line that must fail: exit code 1 and one line on stderr, which is returned.
-fn refused(bed: &Testbed, command: &str, parts: &[&str]) -> Result<String> {
+fn refused(bed: &Bench, command: &str, parts: &[&str]) -> Result<String> {
     let output = bed.guest.run(&format!("({command}) 2>&1 >/dev/null"), TIMEOUT)?;
     let text = output.text();
     println!("{text}");
@@ -30,7 +30,7 @@ fn refused(bed: &Testbed, command: &str, parts: &[&str]) -> Result<String> {
 }
 
 /// Does what stands between the first two backticks.
-fn follow(bed: &Testbed, line: &str) -> Result<()> {
+fn follow(bed: &Bench, line: &str) -> Result<()> {
     let advice = line.split('`').nth(1).unwrap_or_else(|| panic!("no command in: {line}"));
     // Its last command decides: `modprobe` fails here, where the modules are loaded already.
     bed.guest.sh(advice).map(drop)
@@ -48,7 +48,7 @@ fn each_obstacle_is_one_line_and_what_it_says_helps() -> Result<()> {
     let l2fwd = command(&bed, "");
 
     // What is no VF of ours, whatever it is bound to.
-    refused(&bed, &one_port(&bed.a.pf), &["is a PF", "it has 1", "/virtfn*`"])?;
+    refused(&bed, &one_port(&bed.pfs[0].address), &["is a PF", "it has 1", "/virtfn*`"])?;
     let ahci = "0000:00:1f.2";
     let id = guest.sh(&format!("cd /sys/bus/pci/devices/{ahci}; echo $(cat vendor):$(cat device) | sed s/0x//g"))?;
     refused(&bed, &one_port(ahci), &[&format!("{ahci}: no driver for {id}; supported are"), "8086:10ca"])?;
@@ -96,7 +96,7 @@ fn each_obstacle_is_one_line_and_what_it_says_helps() -> Result<()> {
 #[test]
 fn a_group_that_is_not_viable_is_one_line_that_names_who_spoils_it() -> Result<()> {
     let bed = testbed(TestbedConfig { topology: Topology::SharedGroup, ..TestbedConfig::default() })?;
-    let pfs = [&bed.a.pf, &bed.b.pf].map(|pf| format!("{pf} is bound to igb"));
+    let pfs = [&bed.pfs[0], &bed.pfs[1]].map(|pf| format!("{} is bound to igb", pf.address));
     let group = format!("its IOMMU group {} is not viable", bed.a.group);
     refused(&bed, &one_port(&bed.a.vf), &[&group, &pfs[0], &pfs[1], "ACS"])?;
     Ok(())

@@ -47,7 +47,7 @@ fn listed(guest: &Guest, address: &str) -> Result<Value> {
 fn a_host_is_prepared_examined_and_given_back() -> Result<()> {
     let files = vec![GuestFile { host: static_vfring()?, guest: PROGRAM.into() }];
     let nics = vec![Nic::unconnected(Mac([0x52, 0x54, 0, 0, 0, 1]))];
-    let guest = Guest::boot(GuestConfig { nics, files, igbvf: true, ..GuestConfig::default() })?;
+    let guest = Guest::boot(GuestConfig { nics, files, modules: vec!["igbvf"], ..GuestConfig::default() })?;
 
     // Before: no hugepages, no VFs.
     let found = vfring(&guest, "doctor", 2)?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use vfring_tests::forwarder::{Forwarder, QUIET, Way, testbed};
-use vfring_tests::vm::{Result, Testbed, TestbedConfig, poll};
+use vfring_tests::vm::{Bench, Result, TestbedConfig, poll};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -108,7 +108,7 @@ fn jumbo_frames_arrive_intact_also_after_a_reset_of_the_pf() -> Result<()> {
     let tcp = bed.a.namespace.tcp_to(&bed.b.namespace, bed.b.address, 3 * SECOND)?;
     println!("TCP with an MTU of 9000: {:.0} Mb/s, {tcp:?}", tcp.bits_per_second / 1e6);
 
-    bed.guest.bounce_pf(&bed.a.pf_netdev)?;
+    bed.guest.bounce_pf(&bed.pfs[0].netdev)?;
     forwarder.wait_for("runs again", 30 * SECOND)?;
     wait_for_path(&bed)?;
     jumbo_frames(&bed)?;
@@ -117,7 +117,7 @@ fn jumbo_frames_arrive_intact_also_after_a_reset_of_the_pf() -> Result<()> {
     Ok(())
 }
 
-fn jumbo_frames(bed: &Testbed) -> Result<()> {
+fn jumbo_frames(bed: &Bench) -> Result<()> {
     for way in [Way::AToB, Way::BToA] {
         let receiver = way.receiver(bed)?;
         // Each frame takes five descriptors.
@@ -140,8 +140,8 @@ fn interrupts_wake_a_sleeping_l2fwd_also_after_a_reset_of_the_pf() -> Result<()>
     let forwarder = Forwarder::start(&bed, "--interrupts")?;
     sleeps_and_wakes(&bed, &forwarder)?;
     // It takes MSI-X from the VF, behind the kernel's back.
-    bed.guest.sysfs_reset(&bed.a.pf)?;
-    bed.guest.bounce_pf(&bed.a.pf_netdev)?;
+    bed.guest.sysfs_reset(&bed.pfs[0].address)?;
+    bed.guest.bounce_pf(&bed.pfs[0].netdev)?;
     forwarder.wait_for("runs again", 30 * SECOND)?;
     wait_for_path(&bed)?;
     sleeps_and_wakes(&bed, &forwarder)?;
@@ -150,7 +150,7 @@ fn interrupts_wake_a_sleeping_l2fwd_also_after_a_reset_of_the_pf() -> Result<()>
     Ok(())
 }
 
-fn sleeps_and_wakes(bed: &Testbed, forwarder: &Forwarder) -> Result<()> {
+fn sleeps_and_wakes(bed: &Bench, forwarder: &Forwarder) -> Result<()> {
     // Between two pings all threads fall asleep again, at the latest after 100 ms without an interrupt: pings that take
     // that long on two legs were not woken for.
     let before = [interrupts(bed, &bed.a.vf)?, interrupts(bed, &bed.b.vf)?];
@@ -169,14 +169,14 @@ fn sleeps_and_wakes(bed: &Testbed, forwarder: &Forwarder) -> Result<()> {
 }
 
 /// The interrupts of a VF that the guest's kernel has counted so far.
-fn interrupts(bed: &Testbed, vf: &str) -> Result<u64> {
+fn interrupts(bed: &Bench, vf: &str) -> Result<u64> {
     let lines = bed.guest.sh(&format!("grep '({vf})' /proc/interrupts"))?;
     let of_line = |line: &str| line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()).sum::<u64>();
     Ok(lines.lines().map(of_line).sum())
 }
 
 /// The part of a processor that a process uses over the next seconds.
-fn cpu_share(bed: &Testbed, pid: u32) -> Result<f64> {
+fn cpu_share(bed: &Bench, pid: u32) -> Result<f64> {
     // Fields 14 and 15 are its user and system time in hundredths of a second; its name in field 2 has no blanks.
     let read = format!("cut -d' ' -f14,15 /proc/{pid}/stat; cut -d' ' -f1 /proc/uptime");
     let text = bed.guest.sh(&format!("{read}; sleep 4; {read}"))?;
@@ -187,13 +187,13 @@ fn cpu_share(bed: &Testbed, pid: u32) -> Result<f64> {
 
 /// Waits until frames pass both ways. The first come a moment after a PF's carrier and the VF are back (QEMU's igb has
 /// to take up what waits at its TAP device), and a PF that came up may ask its VFs for a second handshake.
-fn wait_for_path(bed: &Testbed) -> Result<()> {
+fn wait_for_path(bed: &Bench) -> Result<()> {
     poll("pings to pass after a reset", 30 * SECOND, SECOND / 10, || {
         Ok((bed.a.namespace.ping(bed.b.address, 5, 56)?.received == 5).then_some(()))
     })
 }
 
-fn ping(bed: &Testbed, payload: u32) -> Result<()> {
+fn ping(bed: &Bench, payload: u32) -> Result<()> {
     for (from, to) in [(&bed.a, &bed.b), (&bed.b, &bed.a)] {
         let report = from.namespace.ping(to.address, 10, payload)?;
         println!("{} bytes from {} to {}: {report:?}", payload, from.address, to.address);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use vfring_tests::forwarder::{Forwarder, Traffic, testbed};
-use vfring_tests::vm::{Guest, Result, Side, TestbedConfig};
+use vfring_tests::vm::{Guest, Pf, Result, TestbedConfig};
 
 /// Frames a second each way: enough for every moment to be in the middle of traffic.
 const RATE: u32 = 4000;
@@ -44,18 +44,18 @@ fn traffic_resumes_in_the_same_process_after_resets_of_the_pfs() -> Result<()> {
     let bed = testbed(TestbedConfig::default())?;
     let forwarder = Forwarder::start(&bed, "")?;
     let traffic = Traffic::start(&bed, RATE)?;
-    type Reset = fn(&Guest, &Side) -> Result<()>;
+    type Reset = fn(&Guest, &Pf) -> Result<()>;
     let resets: [(&str, Reset); 2] = [
-        ("its netdev down and up", |guest, side| guest.bounce_pf(&side.pf_netdev)),
-        ("its sysfs reset, then its netdev down and up", |guest, side| {
-            guest.sysfs_reset(&side.pf)?;
-            guest.bounce_pf(&side.pf_netdev)
+        ("its netdev down and up", |guest, pf| guest.bounce_pf(&pf.netdev)),
+        ("its sysfs reset, then its netdev down and up", |guest, pf| {
+            guest.sysfs_reset(&pf.address)?;
+            guest.bounce_pf(&pf.netdev)
         }),
     ];
-    for (side, port) in [(&bed.a, 0), (&bed.b, 1)] {
+    for (port, pf) in bed.pfs.iter().enumerate() {
         for (what, reset) in resets {
             traffic.wait_for_more(traffic.arrived(), ENOUGH, RECOVERY_TIMEOUT)?;
-            reset(&bed.guest, side)?;
+            reset(&bed.guest, pf)?;
             let (before, started) = (traffic.arrived(), Instant::now());
             traffic.wait_for_more(before, ENOUGH, RECOVERY_TIMEOUT)?;
             println!("PF of port {port}, {what}: frames {:?} after its carrier was back", started.elapsed());

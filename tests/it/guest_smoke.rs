@@ -137,7 +137,7 @@ fn linux_igbvf_answers_pings_and_counted_frames_arrive_intact() -> Result<()> {
     assert_eq!(arrived()? - vf_before, 2_000);
 
     // A PF reset, as its netdev sees it: Linux's driver comes back.
-    guest.bounce_pf(&bed.a.pf_netdev)?;
+    guest.bounce_pf(&bed.pfs[0].netdev)?;
     let started = Instant::now();
     while bed.a.namespace.ping(Ipv4Addr::new(10, 77, 0, 101), 1, 56)?.received == 0 {
         assert!(started.elapsed() < 60 * SECOND, "igbvf did not come back\n{}", guest.dmesg()?);
@@ -158,7 +158,7 @@ fn without_acs_all_vfs_share_a_group_with_their_pfs() -> Result<()> {
     assert_eq!(bed.guest.free_hugepages()?, 0);
     assert_eq!(bed.a.group, bed.b.group);
     let members = bed.guest.group_members(bed.a.group)?;
-    for device in [&bed.a.pf, &bed.a.vf, &bed.b.pf, &bed.b.vf] {
+    for device in [&bed.pfs[0].address, &bed.a.vf, &bed.pfs[1].address, &bed.b.vf] {
         assert!(members.contains(device), "{device} is not in {members:?}");
     }
     bed.guest.bind_vfio(&bed.a.vf)?;

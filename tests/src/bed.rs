@@ -114,7 +114,7 @@ impl Vf {
     /// Adds it to a world.
     pub fn add_to(self, world: &World) -> PortId {
         let Vf { part, mac, mac_fixed, rss, trusted } = self;
-        let igb = |part| world.add_igbvf(IgbOptions { part, mac, mac_fixed, rss });
+        let igb = |part| world.add_igbvf(IgbOptions { part, mac, mac_fixed, rss, ..IgbOptions::default() });
         // Jumbo frames are the port's affair on an 82599, so its PF has them.
         let ixgbe = |part| {
             let jumbo = part == IxgbePart::I82599;

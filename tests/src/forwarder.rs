@@ -1,11 +1,11 @@
-//! l2fwd in a guest, between the two sides of a [`Testbed`]: start, watch, end, and what it reported.
+//! l2fwd in a guest, between the two sides of a [`Bench`]: start, watch, end, and what it reported.
 //!
 //! It always runs with `--json`, so that its last word is an object with every counter. What always holds: a
 //! [`Forwarder`] that was started has said that it forwards, and [`stop`](Forwarder::stop) gives no report of one that
 //! failed, lost a buffer or did not end by itself.
 
 use crate::build::static_example;
-use crate::vm::{Error, Mac, PacedSender, Process, Received, Receiver, Result, Testbed, TestbedConfig, poll};
+use crate::vm::{Bench, Error, Mac, PacedSender, Process, Received, Receiver, Result, Testbed, TestbedConfig, poll};
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +30,7 @@ pub fn testbed(config: TestbedConfig) -> Result<Testbed> {
 }
 
 /// The command line that forwards between both VFs, to the MAC addresses of the far ends.
-pub fn command(bed: &Testbed, options: &str) -> String {
+pub fn command(bed: &Bench, options: &str) -> String {
     let (a, b) = (&bed.a, &bed.b);
     let peers = format!("--peer-mac 0,{} --peer-mac 1,{}", a.tap.mac, b.tap.mac);
     format!("{PROGRAM} --json --stats-period 0 --port {} --port {} {peers} {options}", a.vf, b.vf)
@@ -38,18 +38,18 @@ pub fn command(bed: &Testbed, options: &str) -> String {
 
 /// A running l2fwd.
 pub struct Forwarder<'a> {
-    bed: &'a Testbed,
+    bed: &'a Bench,
     process: Process,
 }
 
 impl<'a> Forwarder<'a> {
     /// Starts it as root, and returns when it forwards.
-    pub fn start(bed: &'a Testbed, options: &str) -> Result<Forwarder<'a>> {
+    pub fn start(bed: &'a Bench, options: &str) -> Result<Forwarder<'a>> {
         Forwarder::spawn(bed, &format!("exec {}", command(bed, options)))
     }
 
     /// The same by a script that ends in its [`command`].
-    pub fn spawn(bed: &'a Testbed, script: &str) -> Result<Forwarder<'a>> {
+    pub fn spawn(bed: &'a Bench, script: &str) -> Result<Forwarder<'a>> {
         let process = bed.guest.spawn(script)?;
         bed.guest.wait_log(&process, READY, START_TIMEOUT)?;
         Ok(Forwarder { bed, process })
@@ -115,7 +115,7 @@ pub enum Way {
 
 impl Way {
     /// Counts what comes out.
-    pub fn receiver(self, bed: &Testbed) -> Result<Receiver> {
+    pub fn receiver(self, bed: &Bench) -> Result<Receiver> {
         let to = match self {
             Way::AToB => &bed.b,
             Way::BToA => &bed.a,
@@ -124,7 +124,7 @@ impl Way {
     }
 
     /// Sends what goes in.
-    pub fn sender(self, bed: &Testbed) -> PacedSender {
+    pub fn sender(self, bed: &Bench) -> PacedSender {
         let from = match self {
             Way::AToB => &bed.a,
             Way::BToA => &bed.b,
@@ -133,7 +133,7 @@ impl Way {
     }
 
     /// The addresses of what must come out: destination and source.
-    pub fn addresses(self, bed: &Testbed) -> (Mac, Mac) {
+    pub fn addresses(self, bed: &Bench) -> (Mac, Mac) {
         match self {
             Way::AToB => (bed.b.tap.mac, bed.b.vf_mac),
             Way::BToA => (bed.a.tap.mac, bed.a.vf_mac),
@@ -166,7 +166,7 @@ impl Drop for StopOnDrop {
 
 impl Traffic {
     /// Starts sending `rate` frames a second each way.
-    pub fn start(bed: &Testbed, rate: u32) -> Result<Traffic> {
+    pub fn start(bed: &Bench, rate: u32) -> Result<Traffic> {
         let ways = [Way::AToB, Way::BToA];
         let stop = Arc::new(AtomicBool::new(false));
         let receivers = [ways[0].receiver(bed)?, ways[1].receiver(bed)?];

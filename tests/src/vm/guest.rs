@@ -55,8 +55,12 @@ pub struct GuestConfig {
     pub topology: Topology,
     /// What the guest finds in its file system besides the base.
     pub files: Vec<GuestFile>,
-    /// Whether Linux's own VF driver is loaded; it then takes every VF that is not claimed by a driver override.
-    pub igbvf: bool,
+    /// Kernel modules that are loaded besides those of every guest; see tests/vm/prepare. A VF driver among them takes
+    /// every VF that is not claimed by a driver override.
+    pub modules: Vec<&'static str>,
+    /// Sockets of vfio-user devices, each at the next address behind the PFs. A guest with any is run by the newer QEMU
+    /// and has the judges' programs.
+    pub devices: Vec<PathBuf>,
     /// What the kernel's command line has besides what the harness needs.
     pub kernel_arguments: String,
     /// When QEMU is killed at the latest.
@@ -71,7 +75,8 @@ impl Default for GuestConfig {
             processors: 1,
             topology: Topology::Isolated,
             files: Vec::new(),
-            igbvf: false,
+            modules: Vec::new(),
+            devices: Vec::new(),
             kernel_arguments: String::new(),
             lifetime: Duration::from_secs(900),
         }
@@ -92,28 +97,31 @@ pub struct Guest {
 impl Guest {
     /// Prepares what is missing (first time: downloads), waits for its turn, boots, and returns when commands work.
     pub fn boot(config: GuestConfig) -> Result<Guest> {
-        let cache = prepare()?;
+        let judges = !config.devices.is_empty();
+        let cache = prepare(judges)?;
         let turn = wait_for_turn(&cache)?;
         let folder = Folder::create()?;
         let initrd = folder.path.join("initrd.cpio");
-        write_initrd(&cache.join("initrd.cpio"), &config.files, &initrd)?;
+        write_initrd(&cache.join(if judges { "judges.cpio" } else { "base.cpio" }), &config.files, &initrd)?;
         let started = Instant::now();
         let (ours, theirs) = UnixStream::pair().map_err(Error::during("creating the control channel"))?;
-        let igbvf = if config.igbvf { " vfring.igbvf" } else { "" };
+        let modules = config.modules.join(",");
         let qemu = Qemu::start(Machine {
+            program: &if judges { cache.join("qemu") } else { PathBuf::from("qemu-system-x86_64") },
             kernel: &cache.join("vmlinuz"),
             initrd: &initrd,
             console: &folder.console(),
             messages: &folder.messages(),
             // Without IPv6 an interface that is up sends nothing by itself, and counters can be exact.
             kernel_arguments: &format!(
-                "console=ttyS0 quiet intel_iommu=on panic=-1 ipv6.disable=1{igbvf} {}",
+                "console=ttyS0 quiet intel_iommu=on panic=-1 ipv6.disable=1 vfring.modules={modules} {}",
                 config.kernel_arguments
             ),
             memory_mib: config.memory_mib,
             processors: config.processors,
             topology: config.topology,
             nics: config.nics,
+            devices: &config.devices,
             control: theirs.into(),
             lifetime: config.lifetime,
         })?;
@@ -206,12 +214,13 @@ impl Drop for Guest {
     }
 }
 
-/// Runs `tests/vm/prepare` once per process; where the cache is complete that takes 40 ms.
-fn prepare() -> Result<PathBuf> {
-    static CACHE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let prepared = CACHE.get_or_init(|| {
+/// Runs `tests/vm/prepare` once per process and argument; where the cache is complete that takes 40 ms.
+fn prepare(judges: bool) -> Result<PathBuf> {
+    static CACHES: [OnceLock<Result<PathBuf, String>>; 2] = [const { OnceLock::new() }; 2];
+    let prepared = CACHES[usize::from(judges)].get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("vm/prepare");
         let output = Command::new(&script)
+            .args(judges.then_some("judges"))
             .stdin(Stdio::null())
             .output()
             .map_err(|error| format!("running {}: {error}", script.display()))?;

@@ -42,6 +42,17 @@ fn collect(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<
     })
 }
 
+/// Arranges that the kernel kills a program when the thread that spawns it ends.
+pub(super) fn die_with_this_thread(command: &mut Command) {
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+}
+
 /// A child that is killed when this is dropped, or when the thread that spawned it ends.
 pub(super) struct Running {
     child: Child,
@@ -49,13 +60,7 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn spawn(mut command: Command) -> Result<Running> {
-        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
-        unsafe {
-            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            });
-        }
+        die_with_this_thread(&mut command);
         let child = command.spawn().map_err(Error::during(format!(
             "starting {:?} (tests/vm/prepare installs what the guest tests need)",
             command.get_program()

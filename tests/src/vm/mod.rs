@@ -21,26 +21,31 @@
 //!   starve each other. A test that holds a [`Guest`] and boots a second one waits for itself.
 //! * A guest that cannot run is an error, never a skipped test.
 
+mod bench;
 mod control;
 mod cpio;
 mod devices;
 mod error;
 mod guest;
 mod host;
+mod models;
 mod net;
 mod process;
 mod qemu;
 mod testbed;
 mod traffic;
+mod vlan;
 
+pub use bench::{Bench, Side};
 pub use control::Output;
 pub use devices::{memlock_limited, unprivileged};
 pub use error::{Error, Result};
 pub use guest::{Guest, GuestConfig, GuestFile};
+pub use models::{Models, ModelsConfig, Server};
 pub use net::{DeviceCounters, Mac, Netns, PingReport, Tap, TcpReport};
 pub use process::Process;
 pub use qemu::{Nic, Topology};
-pub use testbed::{Binding, Side, Testbed, TestbedConfig};
+pub use testbed::{Binding, Pf, Testbed, TestbedConfig};
 pub use traffic::{PacedSender, Received, Receiver, Sent};
 
 use std::time::{Duration, Instant};

@@ -158,7 +158,14 @@ impl Netns {
             .map_err(Error::during(format!("creating TAP device {name} (needs root and /dev/net/tun)")))?;
         self.ip(&format!("link set {name} address {mac} mtu {mtu} txqueuelen {TAP_QUEUE}"))?;
         self.ip(&format!("link set {name} up"))?;
-        Ok(Tap { file, name: name.to_owned(), mac, namespace: self.clone() })
+        Ok(Tap { file: Some(file), name: name.to_owned(), mac, namespace: self.clone() })
+    }
+
+    /// The same for a program that will attach to it by its name, inside the namespace.
+    pub fn create_named_tap(&self, name: &str, mac: Mac, mtu: u32) -> Result<Tap> {
+        self.ip(&format!("tuntap add dev {name} mode tap"))?;
+        self.ip(&format!("link set {name} address {mac} mtu {mtu} txqueuelen {TAP_QUEUE} up"))?;
+        Ok(Tap { file: None, name: name.to_owned(), mac, namespace: self.clone() })
     }
 
     /// The counters of an interface.
@@ -195,12 +202,12 @@ impl Netns {
         Ok(PingReport { sent, received, mean_ms: times.and_then(|t| t.parse().ok()).unwrap_or(f64::NAN) })
     }
 
-    /// Measures one TCP stream from this namespace to an iperf3 server in another one, which listens on `address`.
+    /// Measures one TCP stream from this namespace to an iperf3 server in another one, which is started and listens on
+    /// `address`.
     pub fn tcp_to(&self, server: &Netns, address: Ipv4Addr, duration: Duration) -> Result<TcpReport> {
-        let address = address.to_string();
         let mut listener = server.command("iperf3");
         listener
-            .args(["-4", "-s", "-1", "-B", &address])
+            .args(["-4", "-s", "-1", "-B", &address.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -216,8 +223,15 @@ impl Netns {
             });
             Ok(listens.then_some(()))
         })?;
+        self.tcp_client(address, duration, false)
+    }
+
+    /// Measures one TCP stream from this namespace to an iperf3 server that listens on `address`, or from there to here.
+    pub fn tcp_client(&self, address: Ipv4Addr, duration: Duration, reverse: bool) -> Result<TcpReport> {
+        let address = address.to_string();
         let seconds = duration.as_secs().max(1).to_string();
-        let arguments = ["-4", "-c", &address, "-t", &seconds, "-J", "--connect-timeout", "10000"];
+        let mut arguments = vec!["-4", "-c", &address, "-t", &seconds, "-J", "--connect-timeout", "10000"];
+        arguments.extend(reverse.then_some("-R"));
         let json = self.exec("iperf3", &arguments, duration + Duration::from_secs(60))?;
         // The object "end" holds the sums (each interval has a number of that name too); the first number behind a key in
         // it is the one of the whole run.
@@ -233,7 +247,7 @@ impl Netns {
     }
 }
 
-/// A TAP device. It exists until this and the QEMU that uses it are gone.
+/// A TAP device. It exists until this and the QEMU that uses it are gone, a named one as long as its namespace.
 #[derive(Debug)]
 pub struct Tap {
     /// Its name inside the namespace.
@@ -241,14 +255,14 @@ pub struct Tap {
     /// Its MAC address.
     pub mac: Mac,
     namespace: Netns,
-    file: OwnedFd,
+    file: Option<OwnedFd>,
 }
 
 impl Tap {
     /// A NIC whose wire is this device.
     pub fn nic(&self, mac: Mac) -> Result<Nic> {
-        let tap = self.file.try_clone().map_err(Error::during(&self.name))?;
-        Ok(Nic { mac, tap: Some(tap) })
+        let file = self.file.as_ref().ok_or_else(|| Error::new(format!("{} is for another program", self.name)))?;
+        Ok(Nic { mac, tap: Some(file.try_clone().map_err(Error::during(&self.name))?) })
     }
 
     /// Gives the device an IPv4 address with its network (a /24).

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -46,6 +46,7 @@ pub enum Topology {
 
 /// What one QEMU is started with.
 pub(super) struct Machine<'a> {
+    pub(super) program: &'a Path,
     pub(super) kernel: &'a Path,
     pub(super) initrd: &'a Path,
     pub(super) console: &'a Path,
@@ -55,6 +56,8 @@ pub(super) struct Machine<'a> {
     pub(super) processors: u32,
     pub(super) topology: Topology,
     pub(super) nics: Vec<Nic>,
+    /// Sockets of vfio-user devices.
+    pub(super) devices: &'a [PathBuf],
     pub(super) control: OwnedFd,
     pub(super) lifetime: Duration,
 }
@@ -68,9 +71,11 @@ pub(super) struct Qemu {
 
 impl Qemu {
     pub(super) fn start(machine: Machine<'_>) -> Result<Qemu> {
-        let mut command = Command::new("qemu-system-x86_64");
+        let mut command = Command::new(machine.program);
+        // Who serves a device must see the guest's memory.
+        let memory = if machine.devices.is_empty() { "" } else { ",memory-backend=memory" };
         command
-            .args(["-M", "q35,kernel-irqchip=split", "-accel", "tcg,thread=single", "-cpu", "max"])
+            .args(["-M", &format!("q35,kernel-irqchip=split{memory}"), "-accel", "tcg,thread=single", "-cpu", "max"])
             .args(["-smp", &machine.processors.to_string()])
             .args(["-m", &format!("{}M", machine.memory_mib)])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
@@ -95,6 +100,20 @@ impl Qemu {
             };
             command.args(["-device", &format!("igb,netdev=n{n},bus=rp{n},mac={}", nic.mac)]);
         }
+        for (n, socket) in machine.devices.iter().enumerate() {
+            let number = machine.nics.len() + n + 1;
+            let device = serde_json::json!({
+                "driver": "vfio-user-pci",
+                "bus": format!("vu{n}"),
+                "socket": { "type": "unix", "path": socket },
+            });
+            command.args(["-device", &format!("pcie-root-port,id=vu{n},chassis={number},slot={number}")]);
+            command.args(["-device", &device.to_string()]);
+        }
+        if !machine.devices.is_empty() {
+            let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", machine.memory_mib);
+            command.args(["-object", &memory]);
+        }
         let messages = File::create(machine.messages).map_err(Error::during(machine.messages.display()))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(messages);
         let inherited: Vec<RawFd> = machine
@@ -106,7 +125,7 @@ impl Qemu {
             .collect();
         die_with_this_process(&mut command, inherited);
         let child = spawn_on_the_lasting_thread(command)
-            .map_err(Error::during("starting qemu-system-x86_64 (tests/vm/prepare installs it)"))?;
+            .map_err(Error::during(format!("starting {} (tests/vm/prepare gets it)", machine.program.display())))?;
         let child = Arc::new(Mutex::new(child));
         let watchdog = watch(Arc::clone(&child), machine.lifetime);
         Ok(Qemu { child, _watchdog: watchdog })

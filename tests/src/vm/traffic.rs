@@ -401,7 +401,7 @@ fn mac(bytes: &[u8]) -> Mac {
 }
 
 /// A raw socket on an interface of the calling thread's namespace that receives `protocol`, or nothing for 0.
-fn packet_socket(device: &str, protocol: u16) -> io::Result<OwnedFd> {
+pub(super) fn packet_socket(device: &str, protocol: u16) -> io::Result<OwnedFd> {
     // SAFETY: socket takes no pointer, and the descriptor that it returns is owned by nobody else.
     let socket = unsafe {
         match libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) {
@@ -434,7 +434,7 @@ fn packet_socket(device: &str, protocol: u16) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn set_option<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: T) -> io::Result<()> {
+pub(super) fn set_option<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: T) -> io::Result<()> {
     // SAFETY: the kernel reads `value`, of the size given, before the call returns.
     let set = unsafe {
         let size = size_of::<T>() as libc::socklen_t;
