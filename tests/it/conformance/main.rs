@@ -5,6 +5,7 @@
 
 #![allow(missing_docs)] // tests say in their names what holds
 
+mod avf;
 mod data;
 mod filters;
 mod interrupts;

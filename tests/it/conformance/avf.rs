@@ -1,0 +1,81 @@
+//! What is particular to adaptive VFs, behind an i40e and an ice PF: both receive formats, queues asked for, completions
+//! that need a vector, resets that the PF announces.
+
+use std::time::Duration;
+
+use vfring::PortConfig;
+use vfring::drivers::sim::{AvfOptions, AvfPart, World};
+use vfring_tests::bed::*;
+
+/// Both PFs, and the forms of an ice PF that change formats and messages.
+fn forms(last: u8) -> [AvfOptions; 5] {
+    let of = |part| AvfOptions { mac: Some(mac(last)), ..AvfOptions::new(part) };
+    let e810 = || AvfOptions { batched: true, ..of(AvfPart::E810) };
+    [
+        of(AvfPart::Xl710),
+        of(AvfPart::X722),
+        e810(),
+        AvfOptions { double_vlan: true, large_queues: true, ..e810() },
+        // RXDID 22 is not offered: legacy descriptors.
+        AvfOptions { rxdids: 0b10, ..e810() },
+    ]
+}
+
+fn station(world: &World, options: AvfOptions, config: PortConfig) -> Station {
+    let id = world.add_iavf(options);
+    let port = vfring::Port::open(&world.spec(id), config).expect("open");
+    let pool = pool_for(&port, 2048);
+    Station::start(world, id, port, &pool)
+}
+
+#[test]
+fn frames_pass_both_ways_behind_every_pf() {
+    let world = world("avf_frames");
+    for options in forms(1) {
+        let mut s = station(&world, options, PortConfig::new().rings(64, 64));
+        let own = s.mac();
+        for round in 0..40 {
+            for len in [60, 61, 300, 1514] {
+                let bytes = frame(own, PEER, len, round);
+                assert_eq!(s.deliver(&bytes).expect("a frame").bytes, bytes);
+            }
+            let frames: Vec<Vec<u8>> = (0..20).map(|n| frame(PEER, own, 60 + 50 * n as usize, n)).collect();
+            s.send_by(0, &frames, 7);
+            assert_eq!(world.take_sent(s.id), frames);
+        }
+        s.finish();
+    }
+}
+
+#[test]
+fn sixteen_queues_are_asked_for_and_all_of_them_send() {
+    let world = world("avf_queues");
+    for options in forms(1) {
+        let mut s = station(&world, options, PortConfig::new().queues(16, 16).rings(64, 64));
+        assert_eq!((s.rx.len(), s.tx.len()), (16, 16));
+        for queue in 0..16 {
+            let frames = [frame(PEER, s.mac(), 100, queue as u64)];
+            s.send_by(queue, &frames, 1);
+            assert_eq!(world.take_sent(s.id), frames);
+        }
+        s.finish();
+    }
+}
+
+#[test]
+fn a_port_is_stopped_and_started_again_behind_every_pf() {
+    let world = world("avf_again");
+    for options in forms(1) {
+        let mut s = station(&world, options, PortConfig::new());
+        for n in 0..5 {
+            assert!(s.passes(mac(1), None), "{n}");
+            let (id, pool) = (s.id, s.pool.clone());
+            let port = s.stop().expect("stop");
+            s = Station::start(&world, id, port, &pool);
+        }
+        s.run(20);
+        assert!(s.control.link().up);
+        s.world.advance(Duration::from_millis(1));
+        s.finish();
+    }
+}
