@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -117,6 +117,11 @@ impl Served {
         let len = self.wire.recv(&mut frame).ok()?;
         frame.truncate(len);
         Some(frame)
+    }
+
+    /// The server's socket.
+    pub fn socket(&self) -> &Path {
+        &self.files[0]
     }
 
     /// Opens the port.

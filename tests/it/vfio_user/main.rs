@@ -5,5 +5,6 @@
 
 mod bed;
 mod programs;
+mod proxy;
 mod recovery;
 mod traffic;

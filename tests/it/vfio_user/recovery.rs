@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use vfring::{MacAddr, Port, PortConfig, PortState};
-use vfring_tests::bed::{PEER, assert_home, frame, one_line};
+use vfring::{Burst, DeviceSpec, MacAddr, Port, PortConfig, PortState, Started};
+use vfring_tests::bed::{PEER, assert_home, frame, one_line, packet, pool_for};
 
 use crate::bed::*;
+use crate::proxy::Proxy;
 
 /// Looks after the port until `done`.
 fn until(what: &str, live: &mut Live, mut done: impl FnMut(&mut Live) -> bool) {
@@ -106,6 +107,66 @@ fn a_server_that_says_nothing_any_more_is_given_up_after_the_deadline() {
     assert!(control.stop(PATIENCE).is_err());
     // It may go on, and write to the buffers that it was given: they are not used again.
     assert!(pool.available() < pool.capacity());
+}
+
+/// A port's life, as far as it gets; every error is one line, and every buffer comes home.
+fn life(spec: &DeviceSpec) -> vfring::Result<()> {
+    let port = Port::open(spec, PortConfig::new().interrupts(true))?;
+    let pool = pool_for(&port, 2048);
+    let lived = (|| {
+        let Started { mut control, mut rx, mut tx } = port.start(&pool)?;
+        let mut cache = pool.cache();
+        let work = (|| {
+            control.set_multicast(&[MacAddr([0x01, 0, 0x5e, 0, 0, 9])])?;
+            control.add_vlan(100)?;
+            rx[0].rearm();
+            for n in 0..3 {
+                let mut burst = Burst::new();
+                burst.push(packet(&mut cache, &frame(PEER, control.mac(), 60, n), 2048)).expect("room");
+                rx[0].burst(&mut cache, &mut Burst::new());
+                tx[0].burst(&mut cache, &mut burst);
+                control.service();
+                control.stats();
+            }
+            Ok(())
+        })();
+        drop((rx, tx, cache));
+        let stopped = control.stop(PATIENCE).map(drop);
+        work.and(stopped)
+    })();
+    assert_home(&pool);
+    lived
+}
+
+#[test]
+fn a_server_that_closes_at_any_message_is_survived() {
+    // Side by side: each life is mostly waiting.
+    std::thread::scope(|scope| {
+        for model in MODELS {
+            scope.spawn(move || {
+                let mut served = Served::start(model);
+                let (mut failed, begun) = (0, Instant::now());
+                for limit in 0.. {
+                    let begun = Instant::now();
+                    let proxy = Proxy::start(served.socket(), limit);
+                    let lived = life(&proxy.spec());
+                    let relayed = proxy.relayed();
+                    assert!(begun.elapsed() < PATIENCE / 3, "{model:?}: closed at message {limit}");
+                    if let Err(error) = &lived {
+                        one_line(error);
+                        failed += 1;
+                    }
+                    if relayed < limit {
+                        assert!(lived.is_ok(), "{model:?}: {lived:?}");
+                        assert!(failed > 20, "{model:?}: {failed} of {limit} lives failed");
+                        break;
+                    }
+                }
+                println!("{model:?}: {failed} lives failed in {:?}", begun.elapsed());
+                served.check();
+            });
+        }
+    });
 }
 
 #[test]
