@@ -296,10 +296,11 @@ impl<B: Bus> Device for Iavf<B> {
         self.bus.doorbell(QTX_TAIL1(queue))
     }
 
-    /// Fires once and is masked then by the hardware; what is done meanwhile is written back all the same.
+    /// Fires once and is masked then by the hardware; what is done meanwhile is written back all the same. What is
+    /// pending stays pending: this write takes its time, and a frame may come between the thread's last look and it.
     fn arm_doorbell(&mut self, vector: u16) -> Result<(Doorbell, u32)> {
         self.check_number("interrupt vector", vector, 1..self.caps.vectors)?;
-        let value = DYN_CTL_INTENA | DYN_CTL_CLEARPBA | DYN_CTL_WB_ON_ITR | dyn_ctl_interval(NO_INTERVAL);
+        let value = DYN_CTL_INTENA | DYN_CTL_WB_ON_ITR | dyn_ctl_interval(NO_INTERVAL);
         Ok((self.bus.doorbell(VFINT_DYN_CTLN1(vector))?, value))
     }
 
