@@ -19,12 +19,14 @@ use vfring_tests::program::Program;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is served: the arguments that choose it.
-pub const MODELS: [&[&str]; 4] = [
+pub const MODELS: [&[&str]; 6] = [
     &["--model", "igbvf", "--part", "82576"],
     &["--model", "igbvf", "--part", "i350"],
     // An 82599 passes long frames only where its PF does.
     &["--model", "ixgbevf", "--part", "82599", "--set", "jumbo=1"],
     &["--model", "ixgbevf", "--part", "x550"],
+    &["--model", "iavf", "--part", "xl710"],
+    &["--model", "iavf", "--part", "e810"],
 ];
 
 /// The address of every served VF.

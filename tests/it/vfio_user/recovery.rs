@@ -140,13 +140,15 @@ fn life(spec: &DeviceSpec) -> vfring::Result<()> {
 
 #[test]
 fn a_server_that_closes_at_any_message_is_survived() {
+    /// Each model takes every so-manieth message, and all of them together about all.
+    const STRIDE: usize = MODELS.len();
     // Side by side: each life is mostly waiting.
     std::thread::scope(|scope| {
-        for model in MODELS {
+        for (first, model) in MODELS.into_iter().enumerate() {
             scope.spawn(move || {
                 let mut served = Served::start(model);
                 let (mut failed, begun) = (0, Instant::now());
-                for limit in 0.. {
+                for limit in (first..).step_by(STRIDE) {
                     let begun = Instant::now();
                     let proxy = Proxy::start(served.socket(), limit);
                     let lived = life(&proxy.spec());
@@ -158,7 +160,7 @@ fn a_server_that_closes_at_any_message_is_survived() {
                     }
                     if relayed < limit {
                         assert!(lived.is_ok(), "{model:?}: {lived:?}");
-                        assert!(failed > 20, "{model:?}: {failed} of {limit} lives failed");
+                        assert!(failed > 5, "{model:?}: {failed} of {limit} lives failed");
                         break;
                     }
                 }
