@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use vfring::PortConfig;
-use vfring::drivers::sim::{AvfOptions, AvfPart, World};
+use vfring::drivers::sim::{AvfOptions, AvfPart, Fault, World};
+use vfring::{Burst, PortConfig, PortState};
 use vfring_tests::bed::*;
 
 /// Both PFs, and the forms of an ice PF that change formats and messages.
@@ -76,6 +76,66 @@ fn a_port_is_stopped_and_started_again_behind_every_pf() {
         s.run(20);
         assert!(s.control.link().up);
         s.world.advance(Duration::from_millis(1));
+        s.finish();
+    }
+}
+
+/// Services and polls until the port runs again.
+fn recover(s: &mut Station) {
+    for _ in 0..5000 {
+        s.control.service();
+        let mut burst = Burst::with_limit(256).unwrap();
+        for rx in &mut s.rx {
+            rx.burst(&mut s.cache, &mut burst);
+        }
+        s.cache.free(&mut burst);
+        s.reclaim();
+        s.world.advance(Duration::from_millis(1));
+        if s.control.state() == PortState::Running && s.control.waiting_for().is_empty() {
+            return s.poll();
+        }
+    }
+    panic!("not running after 5 s: {:?}, {:?}", s.control.state(), s.control.trouble());
+}
+
+#[test]
+fn resets_of_every_kind_are_recovered_from() {
+    let world = world("avf_resets");
+    for options in forms(1) {
+        let mut s = station(&world, options.clone(), PortConfig::new().queues(2, 2));
+        for how in 0..6 {
+            match how {
+                0 | 1 => {
+                    world.pf_reset(s.id);
+                    if how == 1 {
+                        world.pf_reset_done(s.id);
+                    }
+                }
+                2 => world.set_fault(s.id, Fault::ConfigLost),
+                3 => world.set_fault(s.id, Fault::PfResetFor(Duration::from_millis(400))),
+                4 => world.set_fault(s.id, Fault::StaleEvents),
+                _ => world.set_fault(s.id, Fault::FalseAlarm),
+            }
+            if how == 4 {
+                world.pf_reset(s.id);
+                world.pf_reset_done(s.id);
+            }
+            for _ in 0..50 {
+                s.control.service();
+                world.advance(Duration::from_millis(1));
+            }
+            world.pf_reset_done(s.id);
+            recover(&mut s);
+            let own = s.mac();
+            assert!(s.passes(own, None), "{options:?}, {how}");
+            world.take_sent(s.id);
+            for queue in 0..2 {
+                let frames = [frame(PEER, own, 100, how)];
+                s.send_by(queue, &frames, 1);
+                assert_eq!(world.take_sent(s.id), frames, "{options:?}, {how}");
+            }
+            world.clear_faults(s.id);
+        }
         s.finish();
     }
 }
