@@ -377,7 +377,7 @@ fn bad_input_ends_in_one_line_and_exit_code_1() -> Result<()> {
         (&["--port", "sim:e1000"], &["no model 'e1000'", "sim:igbvf"]),
         (&["--port", "sim:igbvf?foo=1"], &["'foo' means nothing here", "wire"]),
         (&["--port", "sim:igbvf?wire=sink&size=64"], &["'size' means nothing here"]),
-        (&["--port", "sim:igbvf?wire=string"], &["no wire 'string'", "gen, sink, pair:NAME, tap:IFNAME and pcap"]),
+        (&["--port", "sim:igbvf?wire=string"], &["no wire 'string'", "gen, sink, pair:NAME, pair:/PATH, tap:IFNAME and pcap"]),
         (&["--port", "sim:igbvf?wire=gen&size=20"], &["size=20 cannot be", "from 60 to"]),
         (&["--port", "sim:igbvf?wire=gen&rate=fast"], &["rate=fast cannot be"]),
         (&["--port", "sim:igbvf?mac=ff:ff:ff:ff:ff:ff"], &["mac=ff:ff:ff:ff:ff:ff cannot be"]),
