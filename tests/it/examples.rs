@@ -377,7 +377,10 @@ fn bad_input_ends_in_one_line_and_exit_code_1() -> Result<()> {
         (&["--port", "sim:e1000"], &["no model 'e1000'", "sim:igbvf"]),
         (&["--port", "sim:igbvf?foo=1"], &["'foo' means nothing here", "wire"]),
         (&["--port", "sim:igbvf?wire=sink&size=64"], &["'size' means nothing here"]),
-        (&["--port", "sim:igbvf?wire=string"], &["no wire 'string'", "gen, sink, pair:NAME, pair:/PATH, tap:IFNAME and pcap"]),
+        (
+            &["--port", "sim:igbvf?wire=string"],
+            &["no wire 'string'", "gen, sink, pair:NAME, pair:/PATH, tap:IFNAME and pcap"],
+        ),
         (&["--port", "sim:igbvf?wire=gen&size=20"], &["size=20 cannot be", "from 60 to"]),
         (&["--port", "sim:igbvf?wire=gen&rate=fast"], &["rate=fast cannot be"]),
         (&["--port", "sim:igbvf?mac=ff:ff:ff:ff:ff:ff"], &["mac=ff:ff:ff:ff:ff:ff cannot be"]),
@@ -431,7 +434,7 @@ fn bad_input_ends_in_one_line_and_exit_code_1() -> Result<()> {
         ("pktgen", ["--dst-mac", "x"], "not a MAC address"),
         ("pktgen", ["--port", "0000:fe:1f.7"], "no such PCI device"),
         ("rxdump", ["--count", "0"], "--count: '0'"),
-        ("rxdump", ["--port", "sim:ixgbevf"], "no model 'ixgbevf'"),
+        ("rxdump", ["--port", "sim:e1000"], "no model 'e1000'"),
         ("rxdump", ["--write", "/nonexistent/x.pcap"], "needs the feature pcap"),
     ] {
         refused(name, &arguments, &[parts])?;

@@ -15,6 +15,7 @@ use std::cell::RefCell;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// From its start to the line that says that a server serves; the machine may be busy.
@@ -83,7 +84,10 @@ pub struct Server {
 
 impl Server {
     fn start(program: &Path, config: &ModelsConfig, plan: &Plan) -> Result<Server> {
-        let socket = std::env::temp_dir().join(format!("vfring-{}-{}.sock", std::process::id(), plan.tap.name));
+        // Tests of one process start their servers side by side, before they wait for their turn to have a guest.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let socket = std::env::temp_dir().join(format!("vfring-{process}-{number}.sock"));
         let mut command = plan.namespace.command(program);
         command.args(["sim", "serve", "--model", config.model, "--wire", &format!("tap:{}", plan.tap.name)]);
         command.arg("--socket").arg(&socket).args(["--mac", &plan.vf_mac.to_string()]);
