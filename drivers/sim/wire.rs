@@ -100,7 +100,7 @@ impl Port {
     pub(super) fn send(&mut self, limit: usize, peers: &mut [Option<Box<Port>>], env: &mut Env) -> usize {
         let Port { vf, wire, counters, .. } = self;
         let needs_bytes = wire.needs_bytes();
-        let mut sent = 0;
+        let (mut sent, mut seen) = (0, false);
         for queue in 0..vf.queues() {
             sent += vf.transmit(queue, limit, needs_bytes, env, &mut |env, bytes, len| {
                 counters.sent_frames += 1;
@@ -110,6 +110,10 @@ impl Port {
                     Wire::Test(sent) => sent.push(bytes.to_vec()),
                     Wire::Peer(peer) => {
                         if let Some(peer) = peer.and_then(|p| peers.get_mut(p)).and_then(Option::as_mut) {
+                            // Doorbells that the peer rang before this port's are seen before its frames arrive.
+                            if !std::mem::replace(&mut seen, true) {
+                                peer.vf.step(env);
+                            }
                             peer.deliver(bytes, env);
                         }
                     }

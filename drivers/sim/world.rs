@@ -169,39 +169,31 @@ impl World {
 
     /// Adds a port under a name that may depend on its number.
     pub(super) fn add(&self, options: Options, wire: Wire, name: impl FnOnce(usize) -> String) -> usize {
-        self.with(|state| {
-            let id = state.ports.iter().position(Option::is_none).unwrap_or(state.ports.len());
-            let model = options.model();
-            let vf = options.build(id, name(id), &mut state.env);
-            let port = Some(Box::new(Port::new(model, vf, wire)));
-            if id == state.ports.len() {
-                state.ports.push(port);
-            } else {
-                state.ports[id] = port;
-            }
-            self.inner.awake.notify_all();
-            id
-        })
+        let id = self.with(|state| state.add(options, wire, name));
+        self.inner.awake.notify_all();
+        id
     }
 
-    /// Adds a port to the pair `name`: the second one is connected to the first.
+    /// Adds a port to the pair `name`: the second one is connected to the first. All of it under one lock, because ports
+    /// are opened side by side.
     pub(super) fn add_pair(&self, options: Options, name: &str, loopback: bool, spec: &str) -> Result<usize> {
-        let members = |state: &State| -> Vec<usize> {
+        let id = self.with(|state| {
             let of_pair = |p: &Option<Box<Port>>| p.as_ref().is_some_and(|p| p.pair.as_deref() == Some(name));
-            (0..state.ports.len()).filter(|&i| of_pair(&state.ports[i])).collect()
-        };
-        let peers = self.with(|state| members(state));
-        if peers.len() > 1 {
-            return Err(Error::device(spec, format!("the pair '{name}' already has two ends")));
-        }
-        let id = self.add(options, Wire::Peer(None), |_| spec.to_owned());
-        self.port(PortId(id), |port, _| {
-            port.pair = Some(name.to_owned());
-            port.vf.set_loopback(loopback);
-        });
-        if let Some(&peer) = peers.first() {
-            self.join(PortId(peer), PortId(id), loopback);
-        }
+            let peers: Vec<usize> = (0..state.ports.len()).filter(|&i| of_pair(&state.ports[i])).collect();
+            if peers.len() > 1 {
+                return Err(Error::device(spec, format!("the pair '{name}' already has two ends")));
+            }
+            let id = state.add(options, Wire::Peer(None), |_| spec.to_owned());
+            if let Some(port) = &mut state.ports[id] {
+                port.pair = Some(name.to_owned());
+                port.vf.set_loopback(loopback);
+            }
+            if let Some(&peer) = peers.first() {
+                state.join(peer, id, loopback);
+            }
+            Ok(id)
+        })?;
+        self.inner.awake.notify_all();
         Ok(id)
     }
 
@@ -275,21 +267,12 @@ impl World {
 
     /// Connects two ports back to back.
     pub fn connect(&self, a: PortId, b: PortId) {
-        self.join(a, b, false);
+        self.with(|state| state.join(a.0, b.0, false));
     }
 
     /// Connects two ports as VFs of one PF: frames pass inside the NIC and carry the loopback mark.
     pub fn connect_loopback(&self, a: PortId, b: PortId) {
-        self.join(a, b, true);
-    }
-
-    fn join(&self, a: PortId, b: PortId, loopback: bool) {
-        for (from, to) in [(a, b), (b, a)] {
-            self.port(from, |port, _| {
-                port.wire = Wire::Peer(Some(to.0));
-                port.vf.set_loopback(loopback);
-            });
-        }
+        self.with(|state| state.join(a.0, b.0, true));
     }
 
     /// Takes the link of a port up or down.
@@ -410,6 +393,31 @@ fn sim_spec(model: &str, world: u64, port: usize) -> SimSpec {
 }
 
 impl State {
+    fn add(&mut self, options: Options, wire: Wire, name: impl FnOnce(usize) -> String) -> usize {
+        let id = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
+        let model = options.model();
+        let vf = options.build(id, name(id), &mut self.env);
+        let port = Some(Box::new(Port::new(model, vf, wire)));
+        if id == self.ports.len() {
+            self.ports.push(port);
+        } else {
+            self.ports[id] = port;
+        }
+        id
+    }
+
+    fn join(&mut self, a: usize, b: usize, loopback: bool) {
+        for (from, to) in [(a, b), (b, a)] {
+            match self.ports.get_mut(from).and_then(Option::as_mut) {
+                Some(port) => {
+                    port.wire = Wire::Peer(Some(to));
+                    port.vf.set_loopback(loopback);
+                }
+                None => panic!("this world has no port {from}"),
+            }
+        }
+    }
+
     /// One round over all devices; true when any of them did something.
     fn round(&mut self) -> bool {
         let State { env, ports } = self;

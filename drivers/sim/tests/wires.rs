@@ -204,6 +204,33 @@ fn the_shared_world_plays_in_real_time() {
     drop(shared("sim:igbvf?wire=pair:test"));
 }
 
+#[test]
+fn ends_of_a_pair_that_are_opened_side_by_side_are_connected() {
+    let world = World::threaded();
+    let start = std::sync::Barrier::new(3);
+    for lap in 0..300 {
+        let name = format!("lap{lap}");
+        let join = || {
+            start.wait();
+            world.add_pair(Options::Igb(options(Part::I350)), &name, false, "pair")
+        };
+        let ends: Vec<usize> = std::thread::scope(|scope| {
+            let threads = [scope.spawn(join), scope.spawn(join), scope.spawn(join)];
+            threads.into_iter().filter_map(|t| t.join().unwrap().ok()).collect()
+        });
+        let &[a, b] = ends.as_slice() else { panic!("lap {lap}: a pair of {ends:?}") };
+        let peer = |of: usize| {
+            world.with(|state| match &state.ports[of].as_ref().unwrap().wire {
+                Wire::Peer(peer) => *peer,
+                _ => None,
+            })
+        };
+        assert_eq!((peer(a), peer(b)), (Some(b), Some(a)), "lap {lap}");
+        world.close(a);
+        world.close(b);
+    }
+}
+
 #[cfg(feature = "pcap")]
 #[test]
 fn files_are_wires() {
