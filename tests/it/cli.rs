@@ -209,6 +209,25 @@ ADDRESS       ID         WHAT                         DRIVER    GROUP  NUMA  MAC
     Ok(())
 }
 
+#[test]
+fn names_come_from_a_database_of_pci_ids() -> Result<()> {
+    let host = Host::new();
+    let ids = "# comment\n8086  Intel Corporation\n\t1520  I350 Ethernet Controller Virtual Function\n";
+    let option = format!("--names={}", host.file("pci.ids", ids));
+    let printed = host.prints(&["list", &option], 0)?;
+    let lines: Vec<&str> = printed.lines().collect();
+    assert!(lines[0].ends_with("  USED BY  NAME"), "{printed}");
+    assert!(lines[1].ends_with("  -        Intel Corporation unknown device"), "{printed}");
+    assert!(lines[2].ends_with("  -        Intel Corporation I350 Ethernet Controller Virtual Function"), "{printed}");
+    let value: Value = serde_json::from_str(&host.prints(&["list", "--json", &option], 0)?).expect("JSON");
+    assert_eq!(value[1]["name"], "Intel Corporation I350 Ethernet Controller Virtual Function");
+    let value: Value = serde_json::from_str(&host.prints(&["list", "--json"], 0)?).expect("JSON");
+    assert_eq!(value[1]["name"], Value::Null);
+    host.refuses(&["list", "--names=/nowhere/pci.ids"], &["/nowhere/pci.ids"])?;
+    let broken = format!("--names={}", host.file("broken.ids", "\t1520  a device of nobody\n"));
+    host.refuses(&["list", &broken], &["broken.ids: parsing error"])
+}
+
 // --- bind, vf, apply -------------------------------------------------------------------------------------------------
 
 #[test]
@@ -375,7 +394,7 @@ fn files_that_are_wrong_are_refused_with_the_place() -> Result<()> {
 fn the_command_line_explains_itself() -> Result<()> {
     let help = run(&["--help"])?;
     assert_eq!(help.code, 0);
-    for name in ["list", "doctor", "vf", "bind", "unbind", "apply", "device-plugin"] {
+    for name in ["list", "doctor", "vf", "bind", "unbind", "apply", "device-plugin", "completions", "man"] {
         assert!(help.stdout.contains(&format!("  {name} ")), "{}", help.stdout);
         let own = run(&[name, "--help"])?;
         assert!(own.code == 0 && own.stdout.contains("Usage: vfring"), "{own:?}");
@@ -385,5 +404,72 @@ fn the_command_line_explains_itself() -> Result<()> {
     {
         assert_eq!(run(arguments)?.code, 2, "{arguments:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn bash_completes_subcommands_options_and_values() -> Result<()> {
+    let host = Host::new();
+    let file = host.file("vfring.bash", &run(&["completions", "bash"])?.stdout);
+    let complete = |words: &[&str]| -> Result<Vec<String>> {
+        let (last, previous) = (words[words.len() - 1], words[words.len() - 2]);
+        let script = format!(
+            "source {file}; COMP_WORDS=({}); COMP_CWORD={}; _vfring vfring '{last}' '{previous}'; echo ${{COMPREPLY[@]}}",
+            words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
+            words.len() - 1
+        );
+        let ended = Program::start("bash".as_ref(), &["-c", &script])?.end(Duration::from_secs(20))?;
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{words:?}");
+        Ok(ended.stdout.split_whitespace().map(str::to_owned).collect())
+    };
+    assert_eq!(complete(&["vfring", "d"])?, ["doctor", "device-plugin"]);
+    assert_eq!(complete(&["vfring", "vf", "c"])?, ["create"]);
+    assert_eq!(complete(&["vfring", "vf", "create", "--sp"])?, ["--spoofchk"]);
+    assert_eq!(complete(&["vfring", "completions", ""])?, ["-h", "--help", "bash", "zsh", "fish"]);
+    Ok(())
+}
+
+#[test]
+fn zsh_and_fish_are_told_every_subcommand_and_others_are_refused() -> Result<()> {
+    let names = ["list", "doctor", "create", "destroy", "bind", "unbind", "apply", "explain", "validate", "serve"];
+    for (shell, start) in [("zsh", "#compdef vfring\n"), ("fish", "# Print an optspec")] {
+        let ended = run(&["completions", shell])?;
+        assert!(ended.code == 0 && ended.stdout.starts_with(start), "{shell}: {:.80}", ended.stdout);
+        for name in names {
+            assert!(ended.stdout.contains(name), "{shell} is not told of {name}");
+        }
+    }
+    let refused = run(&["completions", "csh"])?;
+    assert!(refused.code == 2 && refused.stderr.contains("bash, zsh, fish"), "{refused:?}");
+    Ok(())
+}
+
+#[test]
+fn each_subcommand_has_a_manual_page_with_its_options() -> Result<()> {
+    let host = Host::new();
+    assert!(run(&["man"])?.stdout.contains(".TH vfring 1 "));
+    let directory = host.path("share/man1");
+    let out = directory.to_str().expect("temporary paths are UTF-8");
+    assert_eq!(run(&["man", "--out", out])?.stdout, format!("{out}\n"));
+    let pages = fs::read_dir(&directory).expect("it was made");
+    let mut pages: Vec<String> =
+        pages.map(|page| page.expect("readable").file_name().to_string_lossy().into_owned()).collect();
+    pages.sort();
+    let page =
+        |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_else(|e| panic!("{name}: {e}: {pages:?}"));
+    for (name, parts) in [
+        ("vfring.1", &["vfring\\-vf(1)", "vfring\\-device\\-plugin(1)"][..]),
+        ("vfring-vf-create.1", &[".TH vfring-vf-create 1 ", "\\-\\-spoofchk", "\\-\\-dry\\-run"]),
+        ("vfring-device-plugin-validate.1", &["\\-\\-plugin\\-dir", "Exit status"]),
+        ("vfring-apply.1", &["[[pf]]", "name = \"ens802f0\""]),
+    ] {
+        let text = page(name);
+        for part in parts {
+            assert!(text.contains(part), "'{part}' is not in {name}: {text}");
+        }
+    }
+    let file = host.file("taken", "");
+    let refused = run(&["man", "--out", &file])?;
+    assert!(refused.code == 1 && refused.stderr.starts_with("vfring: writing ") && refused.stderr.contains(&file));
     Ok(())
 }

@@ -11,6 +11,7 @@ use vfring::drivers::driver_for;
 use vfring::host::{Host, user_of};
 use vfring::pci::{GroupMember, PciFunction};
 
+use crate::names::{self, Names};
 use crate::netlink::Netlink;
 use crate::roots;
 use crate::settings::Admin;
@@ -21,6 +22,7 @@ pub(crate) fn command() -> Command {
         .about("List network PFs with SR-IOV and their VFs")
         .arg(flag("json", "Print one JSON array"))
         .arg(flag("probe", "Open each VFIO group for a moment to see whether a process has it"))
+        .arg(names::argument())
 }
 
 /// One line of the list.
@@ -29,13 +31,18 @@ struct Row {
     interface: Option<String>,
     admin: Option<Admin>,
     user: Option<String>,
+    name: Option<String>,
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
-    let rows = rows(&roots::host(matches), matches.get_flag("probe"))?;
+    let mut rows = rows(&roots::host(matches), matches.get_flag("probe"))?;
+    let names = Names::read(matches)?;
+    for row in &mut rows {
+        row.name = names.as_ref().map(|names| names.of(row.function.id));
+    }
     match matches.get_flag("json") {
         true => println!("{}", Value::Array(rows.iter().map(as_json).collect())),
-        false => print(&rows),
+        false => print(&rows, names.is_some()),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -62,7 +69,13 @@ fn rows(host: &Host, probe: bool) -> Result<Vec<Row>> {
             admins.extend(vfs.into_iter().map(|(number, admin)| ((address, number), admin)));
         }
         let user = if probe { user_of(host, &function)? } else { None };
-        rows.push(Row { interface: interface.map(|interface| interface.name), admin: None, user, function });
+        rows.push(Row {
+            interface: interface.map(|interface| interface.name),
+            admin: None,
+            user,
+            name: None,
+            function,
+        });
     }
     for row in &mut rows {
         let origin = row.function.vf.and_then(|vf| Some((vf.pf, vf.index?)));
@@ -78,6 +91,7 @@ fn as_json(row: &Row) -> Value {
     json!({
         "address": function.address.to_string(),
         "id": function.id.to_string(),
+        "name": row.name,
         "driver": function.driver,
         "interface": row.interface,
         "iommu_group": function.iommu_group.as_ref().map(|group| group.number),
@@ -101,9 +115,12 @@ fn driver(row: &Row) -> Option<String> {
     row.function.vf.and_then(|_| driver_for(row.function.id))
 }
 
-fn print(rows: &[Row]) {
-    let titles =
-        ["ADDRESS", "ID", "WHAT", "DRIVER", "GROUP", "NUMA", "MAC", "VLAN", "SPOOFCHK", "TRUST", "VFRING", "USED BY"];
+fn print(rows: &[Row], with_names: bool) {
+    let titles = [
+        "ADDRESS", "ID", "WHAT", "DRIVER", "GROUP", "NUMA", "MAC", "VLAN", "SPOOFCHK", "TRUST", "VFRING", "USED BY",
+        "NAME",
+    ];
+    let columns = if with_names { titles.len() } else { titles.len() - 1 };
     let on = |value: Option<bool>| value.map(|on| if on { "on".to_owned() } else { "off".to_owned() });
     let number = |value: Option<u32>| value.map(|number| number.to_string());
     let mut table: Vec<Vec<String>> = vec![titles.map(str::to_owned).to_vec()];
@@ -139,11 +156,12 @@ fn print(rows: &[Row]) {
             on(admin.trust),
             driver(row),
             row.user.clone(),
+            row.name.clone(),
         ];
         table.push(cells.map(|cell| cell.unwrap_or_else(|| "-".into())).to_vec());
     }
     let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     for row in &table {
         let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         println!("{}", line.join("  ").trim_end());

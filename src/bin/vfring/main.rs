@@ -8,6 +8,8 @@ mod bind;
 mod device_plugin;
 mod doctor;
 mod list;
+mod manual;
+mod names;
 mod netlink;
 mod prepare;
 mod roots;
@@ -22,7 +24,8 @@ use std::process::ExitCode;
 
 use clap::Command;
 
-fn main() -> ExitCode {
+/// The whole command line.
+fn program() -> Command {
     let command = Command::new("vfring")
         .version(env!("CARGO_PKG_VERSION"))
         .about("SR-IOV virtual functions in user space: the tools of the vfring library")
@@ -34,10 +37,16 @@ fn main() -> ExitCode {
         .subcommand(bind::bind_command())
         .subcommand(bind::unbind_command())
         .subcommand(apply::command())
-        .subcommand(device_plugin::command());
+        .subcommand(device_plugin::command())
+        .subcommand(manual::completions_command())
+        .subcommand(manual::man_command());
     #[cfg(all(feature = "sim", feature = "vfio-user"))]
     let command = command.subcommand(sim::command());
-    let matches = command.get_matches();
+    command
+}
+
+fn main() -> ExitCode {
+    let matches = program().get_matches();
     let result = match matches.subcommand() {
         Some(("list", matches)) => list::run(matches),
         Some(("doctor", matches)) => doctor::run(matches),
@@ -46,6 +55,8 @@ fn main() -> ExitCode {
         Some(("unbind", matches)) => bind::run(matches, false),
         Some(("apply", matches)) => apply::run(matches),
         Some(("device-plugin", matches)) => device_plugin::run(matches),
+        Some(("completions", matches)) => manual::completions(matches, program()),
+        Some(("man", matches)) => manual::man(matches, program()),
         #[cfg(all(feature = "sim", feature = "vfio-user"))]
         Some(("sim", matches)) => sim::run(matches).map(|()| ExitCode::SUCCESS),
         _ => Ok(ExitCode::SUCCESS),
