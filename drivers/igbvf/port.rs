@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use super::counters::{IgbTotals, counters, snapshot, totals};
 use super::intel::function::{CTRL, CTRL_RST, DESCRIPTOR, Function, INTEL, Layout, STATUS};
+use super::intel::interrupts::VECTORS;
 use super::intel::mailbox::granted;
 use super::messages::{MAILBOX, add_unicast, clear_unicast, multicast_honoured, promiscuous};
 use super::regs::*;
 use crate::addr::MacAddr;
 use crate::error::{Error, Result};
 use crate::mmio::{Bus, Doorbell, PciId};
-use crate::port::device::{Caps, Counters, Device, Health, Link, MAILBOX_VECTOR, RingKind, RingPlan, Settings};
+use crate::port::device::{Caps, Counters, Device, Health, Link, RingKind, RingPlan, Settings};
 
 /// Device ids (fact sheet igbvf 1).
 const ID_82576_VF: u16 = 0x10CA;
@@ -96,6 +97,7 @@ impl<B: Bus> Igbvf<B> {
         };
         let layout = Layout {
             protocol: MAILBOX,
+            interrupts: INTERRUPTS,
             rdlen: RDLEN,
             tdlen: TDLEN,
             rxdctl: RXDCTL,
@@ -111,17 +113,9 @@ impl<B: Bus> Igbvf<B> {
         })
     }
 
-    /// Masks every vector and drops what is pending (fact sheet igbvf 5.1 step 1).
-    fn mask_interrupts(&mut self) {
-        self.vf.write(EIMC, ALL_CAUSES);
-        self.vf.write(EIAC, 0);
-        self.vf.write(EIAM, 0);
-        self.vf.bus.read32(EICR);
-    }
-
     /// Turns every ring off and resets the function (fact sheet igbvf 5.1 steps 1 to 3, 3.4 step 1).
     fn silence(&mut self) -> Result<()> {
-        self.mask_interrupts();
+        self.vf.mask_interrupts();
         for n in self.vf.queues() {
             self.vf.write(RXDCTL(n), 0);
             self.vf.write(TXDCTL(n), 0);
@@ -252,7 +246,7 @@ impl<B: Bus> Device for Igbvf<B> {
         self.vf.begin_reset(function_reset)?;
         self.silence()?;
         let pf = self.vf.wait_for_pf();
-        self.mask_interrupts();
+        self.vf.mask_interrupts();
         pf?;
         self.vf.handshake()?;
         let base = snapshot(&mut self.vf.bus);
@@ -325,33 +319,11 @@ impl<B: Bus> Device for Igbvf<B> {
     }
 
     fn arm_doorbell(&mut self, vector: u16) -> Result<(Doorbell, u32)> {
-        self.vf.check_number("vector", vector, VECTORS)?;
-        Ok((self.vf.bus.doorbell(EIMS)?, 1 << vector))
+        self.vf.arm_doorbell(vector)
     }
 
-    /// Receive vectors are routed with auto-clear and auto-mask and left masked: the queue's thread unmasks its own with
-    /// one write of `arm_doorbell` each time before it sleeps. The mailbox's vector is unmasked here and stays so.
     fn start_interrupts(&mut self, rx: &[RingPlan]) -> Result<()> {
-        let vectors = rx.iter().filter_map(|ring| ring.vector.map(|vector| (ring.queue, vector)));
-        let (mut ivar0, mut rx_causes) = (0, 0);
-        for (queue, vector) in vectors {
-            self.vf.check_number("receive queue", queue, self.vf.caps.rx_queues)?;
-            self.vf.check_number("vector", vector, VECTORS)?;
-            ivar0 |= (IVAR_VALID | u32::from(vector)) << (16 * queue);
-            rx_causes |= 1 << vector;
-        }
-        let mailbox_cause = 1 << MAILBOX_VECTOR;
-        self.vf.write(IVAR0, ivar0);
-        self.vf.write(IVAR_MISC, IVAR_VALID | u32::from(MAILBOX_VECTOR));
-        for vector in 0..VECTORS {
-            // No throttle: a vector fires once and is masked until its thread wants the next one.
-            self.vf.write(EITR(vector), 0);
-        }
-        self.vf.bus.read32(EICR);
-        self.vf.write(EIAC, rx_causes | mailbox_cause);
-        self.vf.write(EIAM, rx_causes & !mailbox_cause);
-        self.vf.write(EIMS, mailbox_cause);
-        self.vf.flush()
+        self.vf.start_interrupts(rx)
     }
 
     fn check(&mut self) -> Health {

@@ -7,36 +7,22 @@
 // Queue registers are functions of the queue number and keep the spelling of the datasheet.
 #![allow(non_snake_case)]
 
+use super::intel::interrupts::Interrupts;
 use crate::mmio::Reg;
-
-/// MSI-X vectors, and causes in EICS, EIMS, EIMC, EIAC, EIAM and EICR (fact sheet igbvf 1, 2.1).
-pub(super) const VECTORS: u16 = 3;
-/// One cause bit for each vector.
-pub(super) const ALL_CAUSES: u32 = (1 << VECTORS) - 1;
 
 // Interrupts (fact sheet igbvf 2.1).
 
-/// Mask set: writing a cause bit unmasks the vector.
-pub(super) const EIMS: Reg = Reg(0x1524);
-/// Mask clear: writing a cause bit masks the vector.
-pub(super) const EIMC: Reg = Reg(0x1528);
-/// Causes that are cleared when their message is sent.
-pub(super) const EIAC: Reg = Reg(0x152C);
-/// Causes that are masked when their message is sent.
-pub(super) const EIAM: Reg = Reg(0x1530);
-/// Causes. Reading clears them.
-pub(super) const EICR: Reg = Reg(0x1580);
-/// Vector of each queue: one byte each for Rx 0, Tx 0, Rx 1, Tx 1.
-pub(super) const IVAR0: Reg = Reg(0x1700);
-/// Vector of the mailbox.
-pub(super) const IVAR_MISC: Reg = Reg(0x1740);
-/// IVAR0 and IVAR_MISC, per byte: the entry is valid.
-pub(super) const IVAR_VALID: u32 = 1 << 7;
-
-/// Interrupt throttle of vector v.
-pub(super) const fn EITR(v: u16) -> Reg {
-    Reg(0x1680 + 4 * v as u32)
-}
+/// Registers of causes. Reading EICR clears them. IVAR0 is the only register of routes.
+pub(super) const INTERRUPTS: Interrupts = Interrupts {
+    eims: Reg(0x1524),
+    eimc: Reg(0x1528),
+    eiac: Reg(0x152C),
+    eiam: Reg(0x1530),
+    eicr: Reg(0x1580),
+    ivar: |_| Reg(0x1700),
+    ivar_misc: Reg(0x1740),
+    eitr: |vector| Reg(0x1680 + 4 * vector as u32),
+};
 
 bitflags::bitflags! {
     /// Bits of STATUS (fact sheet igbvf 2.2).

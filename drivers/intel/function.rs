@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use super::interrupts::Interrupts;
 use super::mailbox::{Mailbox, Protocol, granted};
 use super::request::{MULTICAST_MAX, Request, multicast_hash};
 use crate::addr::MacAddr;
@@ -39,6 +40,8 @@ const RESET_POLL: Duration = Duration::from_micros(5);
 pub(crate) struct Layout {
     /// Its mailbox.
     pub(crate) protocol: Protocol,
+    /// Its registers of causes.
+    pub(crate) interrupts: Interrupts,
     /// Length registers of a queue's receive and transmit rings.
     pub(crate) rdlen: fn(u16) -> Reg,
     pub(crate) tdlen: fn(u16) -> Reg,
@@ -61,7 +64,7 @@ pub(crate) struct Function<B: Bus> {
     pub(crate) pf_mac: Option<MacAddr>,
     /// Since the last reset that stopped every queue, none was started.
     pub(crate) silent: bool,
-    layout: Layout,
+    pub(super) layout: Layout,
     /// What the length registers of each running queue must read; 0 for a queue that is off.
     pub(crate) rx_len: Vec<u32>,
     tx_len: Vec<u32>,

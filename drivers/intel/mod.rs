@@ -5,6 +5,7 @@
 //! | `mailbox.rs` | the channel to the PF: ownership, deadlines, the words of a message |
 //! | `request.rs` | the requests that both families make in the same words |
 //! | `function.rs` | one opened function: registers, address, settings, running rings |
+//! | `interrupts.rs` | vectors, and which cause raises which |
 //! | `desc.rs` | the 16-byte advanced descriptors, as far as both have them alike |
 //! | `counters.rs` | statistics registers, extended to 64 bits |
 //!
@@ -16,5 +17,6 @@ pub(super) mod desc;
 #[cfg(test)]
 pub(super) mod fake;
 pub(super) mod function;
+pub(super) mod interrupts;
 pub(super) mod mailbox;
 pub(super) mod request;

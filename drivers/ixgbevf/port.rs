@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::counters::{IxgbeTotals, counters, snapshot, totals};
 use super::intel::function::{CTRL, CTRL_RST, DESCRIPTOR, Function, Layout};
+use super::intel::interrupts::VECTORS;
 use super::intel::mailbox::granted;
 use super::messages::{Api, Granted, MAILBOX, NEGOTIATED, get_link_state, get_queues, negotiate};
 use super::part::{Identity, Part};
@@ -20,7 +21,7 @@ use super::settings::{MTU_MAX, OWN_RSS, PF_RSS};
 use crate::addr::MacAddr;
 use crate::error::{Error, Result};
 use crate::mmio::{Bus, Doorbell, Reg};
-use crate::port::device::{Caps, Counters, Device, Health, Link, MAILBOX_VECTOR, RingKind, RingPlan, Settings};
+use crate::port::device::{Caps, Counters, Device, Health, Link, RingKind, RingPlan, Settings};
 use crate::port::rss::Rss;
 
 /// Most descriptors of a frame, with a write-back threshold of 0 (fact sheet ixgbevf 4.7).
@@ -101,6 +102,7 @@ impl<B: Bus> Ixgbevf<B> {
         };
         let layout = Layout {
             protocol: MAILBOX,
+            interrupts: INTERRUPTS,
             rdlen: VFRDLEN,
             tdlen: VFTDLEN,
             rxdctl: VFRXDCTL,
@@ -123,18 +125,10 @@ impl<B: Bus> Ixgbevf<B> {
         })
     }
 
-    /// Masks every vector and drops what is pending (fact sheet ixgbevf 3.5 step 1).
-    fn mask_interrupts(&mut self) {
-        self.vf.write(VTEIMC, ALL_CAUSES);
-        self.vf.write(VTEIAC, 0);
-        self.vf.write(VTEIAM, 0);
-        self.vf.bus.read32(VTEICR);
-    }
-
     /// Turns every ring off and resets the function (fact sheet ixgbevf 3.5 steps 1, 2, 4). Neither this reset nor a
     /// function-level one is known to clear the ENABLE bits (2.4), so all of them are, whatever the PF grants.
     fn silence(&mut self) -> Result<()> {
-        self.mask_interrupts();
+        self.vf.mask_interrupts();
         for n in self.vf.queues() {
             self.vf.write(VFTXDCTL(n), TXDCTL_SWFLSH);
             let rxdctl = self.vf.read(VFRXDCTL(n))?;
@@ -358,7 +352,7 @@ impl<B: Bus> Device for Ixgbevf<B> {
         self.vf.begin_reset(function_reset)?;
         self.silence()?;
         let pf = self.vf.wait_for_pf();
-        self.mask_interrupts();
+        self.vf.mask_interrupts();
         pf?;
         self.write_defaults()?;
         self.filter_type = self.vf.handshake()?;
@@ -425,37 +419,11 @@ impl<B: Bus> Device for Ixgbevf<B> {
     }
 
     fn arm_doorbell(&mut self, vector: u16) -> Result<(Doorbell, u32)> {
-        self.vf.check_number("vector", vector, VECTORS)?;
-        Ok((self.vf.bus.doorbell(VTEIMS)?, 1 << vector))
+        self.vf.arm_doorbell(vector)
     }
 
-    /// Receive vectors are routed with auto-clear and auto-mask and left masked: the queue's thread unmasks its own with
-    /// one write of `arm_doorbell` each time before it sleeps. The mailbox's vector is unmasked here and stays so.
     fn start_interrupts(&mut self, rx: &[RingPlan]) -> Result<()> {
-        let vectors = rx.iter().filter_map(|ring| ring.vector.map(|vector| (ring.queue, vector)));
-        let (mut ivar, mut rx_causes) = ([0; QUEUES as usize / 2], 0);
-        for (queue, vector) in vectors {
-            self.vf.check_number("receive queue", queue, self.vf.caps.rx_queues)?;
-            self.vf.check_number("vector", vector, VECTORS)?;
-            if let Some(register) = ivar.get_mut(usize::from(queue / 2)) {
-                *register |= (IVAR_VALID | u32::from(vector)) << (16 * (queue % 2));
-            }
-            rx_causes |= 1 << vector;
-        }
-        let mailbox_cause = 1 << MAILBOX_VECTOR;
-        for (n, routes) in (0..).zip(ivar) {
-            self.vf.write(VTIVAR(n), routes);
-        }
-        self.vf.write(VTIVAR_MISC, IVAR_VALID | u32::from(MAILBOX_VECTOR));
-        for vector in 0..VECTORS {
-            // No throttle: a vector fires once and is masked until its thread wants the next one.
-            self.vf.write(VTEITR(vector), 0);
-        }
-        self.vf.bus.read32(VTEICR);
-        self.vf.write(VTEIAC, rx_causes | mailbox_cause);
-        self.vf.write(VTEIAM, rx_causes & !mailbox_cause);
-        self.vf.write(VTEIMS, mailbox_cause);
-        self.vf.flush()
+        self.vf.start_interrupts(rx)
     }
 
     fn check(&mut self) -> Health {

@@ -7,15 +7,11 @@
 // Queue registers are functions of the queue number and keep the spelling of the datasheet.
 #![allow(non_snake_case)]
 
+use super::intel::interrupts::Interrupts;
 use crate::mmio::Reg;
 
 /// Queues that have registers, each way (fact sheet ixgbevf 1).
 pub(super) const QUEUES: u16 = 8;
-/// MSI-X vectors, and causes in VTEICR, VTEIMS, VTEIMC, VTEIAC and VTEIAM (fact sheet ixgbevf 1, 2.1).
-pub(super) const VECTORS: u16 = 3;
-/// One cause bit for each vector.
-pub(super) const ALL_CAUSES: u32 = (1 << VECTORS) - 1;
-
 // Link and interrupts (fact sheet ixgbevf 2.1, 2.3).
 
 /// Link state.
@@ -26,30 +22,17 @@ pub(super) const VFLINKS_UP: u32 = 1 << 30;
 pub(super) const VFLINKS_SPEED_SHIFT: u32 = 28;
 /// VFLINKS: the speed is one of the odd ones. Generation B.
 pub(super) const VFLINKS_NON_STD: u32 = 1 << 27;
-/// Causes. Reading clears them.
-pub(super) const VTEICR: Reg = Reg(0x0100);
-/// Mask set: writing a cause bit unmasks the vector.
-pub(super) const VTEIMS: Reg = Reg(0x0108);
-/// Mask clear: writing a cause bit masks the vector.
-pub(super) const VTEIMC: Reg = Reg(0x010C);
-/// Causes that are cleared when their message is sent.
-pub(super) const VTEIAC: Reg = Reg(0x0110);
-/// Causes that are masked when their message is sent.
-pub(super) const VTEIAM: Reg = Reg(0x0114);
-/// Vector of the mailbox, in the low byte.
-pub(super) const VTIVAR_MISC: Reg = Reg(0x0140);
-/// VTIVAR and VTIVAR_MISC, per byte: the entry is valid.
-pub(super) const IVAR_VALID: u32 = 1 << 7;
-
-/// Vectors of the queues 2n and 2n + 1: one byte each for Rx 2n, Tx 2n, Rx 2n + 1, Tx 2n + 1.
-pub(super) const fn VTIVAR(n: u16) -> Reg {
-    Reg(0x0120 + 4 * n as u32)
-}
-
-/// Interrupt throttle of vector v.
-pub(super) const fn VTEITR(v: u16) -> Reg {
-    Reg(0x0820 + 4 * v as u32)
-}
+/// Registers of causes. Reading VTEICR clears them.
+pub(super) const INTERRUPTS: Interrupts = Interrupts {
+    eims: Reg(0x0108),
+    eimc: Reg(0x010C),
+    eiac: Reg(0x0110),
+    eiam: Reg(0x0114),
+    eicr: Reg(0x0100),
+    ivar: |n| Reg(0x0120 + 4 * n as u32),
+    ivar_misc: Reg(0x0140),
+    eitr: |vector| Reg(0x0820 + 4 * vector as u32),
+};
 
 // Mailbox (fact sheet ixgbevf 2.1).
 

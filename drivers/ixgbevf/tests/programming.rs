@@ -4,6 +4,7 @@ use super::fake::Fake;
 use super::{I82599, X540, X550, ready, ready_on, ring, running, start};
 use crate::addr::Iova;
 use crate::drivers::intel::function::{CTRL, CTRL_RST, STATUS};
+use crate::drivers::intel::interrupts::{ALL_CAUSES, IVAR_VALID};
 use crate::drivers::intel::mailbox::V2pMailbox;
 use crate::error::Error;
 use crate::mmio::Reg;
@@ -17,19 +18,19 @@ fn registers_lie_where_the_sheet_says() {
         (CTRL, 0x0000),
         (STATUS, 0x0008),
         (VFLINKS, 0x0010),
-        (VTEICR, 0x0100),
-        (VTEIMS, 0x0108),
-        (VTEIMC, 0x010C),
-        (VTEIAC, 0x0110),
-        (VTEIAM, 0x0114),
-        (VTIVAR(0), 0x0120),
-        (VTIVAR(3), 0x012C),
-        (VTIVAR_MISC, 0x0140),
+        (INTERRUPTS.eicr, 0x0100),
+        (INTERRUPTS.eims, 0x0108),
+        (INTERRUPTS.eimc, 0x010C),
+        (INTERRUPTS.eiac, 0x0110),
+        (INTERRUPTS.eiam, 0x0114),
+        ((INTERRUPTS.ivar)(0), 0x0120),
+        ((INTERRUPTS.ivar)(3), 0x012C),
+        (INTERRUPTS.ivar_misc, 0x0140),
         (VFMBMEM, 0x0200),
         (VFMAILBOX, 0x02FC),
         (VFPSRTYPE, 0x0300),
-        (VTEITR(0), 0x0820),
-        (VTEITR(2), 0x0828),
+        ((INTERRUPTS.eitr)(0), 0x0820),
+        ((INTERRUPTS.eitr)(2), 0x0828),
         (VFMRQC, 0x3000),
         (VFRSSRK(0), 0x3100),
         (VFRSSRK(9), 0x3124),
