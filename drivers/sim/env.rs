@@ -9,6 +9,9 @@ use super::rng::Rng;
 /// Violations that are kept; a broken loop makes millions.
 const KEPT: usize = 64;
 
+/// What the driver did wrong, if it did.
+pub(super) type Checked = Result<(), String>;
+
 /// The shared part of a world, handed to its devices by `&mut`.
 pub(super) struct Env {
     /// Time of the world, virtual or real.

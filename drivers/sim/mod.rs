@@ -63,6 +63,7 @@ mod offload;
 mod pages;
 #[cfg(feature = "pcap")]
 mod pcap;
+mod ring;
 mod rng;
 #[cfg(feature = "vfio-user")]
 pub mod serve;

@@ -12,8 +12,7 @@ use super::rx::Verdict;
 use crate::addr::MacAddr;
 use crate::mmio::PciId;
 
-/// What the driver did wrong, if it did.
-pub(in super::super) type Checked = Result<(), String>;
+pub(in super::super) use super::super::env::Checked;
 
 /// MSI-X vectors of a VF (igbvf 1, ixgbevf 1).
 pub(in super::super) const VECTORS: usize = 3;

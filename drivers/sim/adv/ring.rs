@@ -1,12 +1,11 @@
 //! What receive and transmit queues share: ring registers, the tail, and write-backs that are late.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::dma::ArmedBy;
 use super::super::env::Env;
 use super::super::fault::{Fault, Faults};
+use super::super::ring::{Armed, WriteBacks, distance, next};
 use super::family::{Checked, DCTL_ENABLE, DCTL_SWFLSH, QueueRegister, Rules};
 use super::tx::{DTALEN, DTYP_DATA, dtyp};
 
@@ -19,19 +18,9 @@ const RING_MIN: u32 = 8;
 /// How long ENABLE still reads 1 after it was cleared; drivers wait up to 10 ms, or 100 us (igbvf 5.2, ixgbevf 5.1).
 const DISABLE_TIME: Duration = Duration::from_micros(5);
 
-/// A write-back that waits for its time.
-struct Late {
-    due: Duration,
-    iova: u64,
-    /// `None` when word 0 is already written.
-    first: Option<u64>,
-    second: u64,
-}
-
 /// One descriptor ring: its registers and the device's place in it.
 pub(super) struct Ring {
     rules: &'static Rules,
-    port: usize,
     /// `rx` or `tx`, for messages.
     pub(super) kind: &'static str,
     queue: usize,
@@ -57,9 +46,8 @@ pub(super) struct Ring {
     pub(super) halted: bool,
     /// The queue was lost to a reset that the driver did not ask for, so it may still ring the doorbell.
     lost: bool,
-    late: VecDeque<Late>,
-    /// In worlds that check: the buffer of each armed descriptor.
-    slots: Vec<u64>,
+    late: WriteBacks,
+    armed: Armed,
     /// Bytes of a receive buffer.
     pub(super) buffer_len: usize,
 }
@@ -68,7 +56,6 @@ impl Ring {
     pub(super) fn new(rules: &'static Rules, port: usize, kind: &'static str, queue: usize) -> Self {
         let mut ring = Ring {
             rules,
-            port,
             kind,
             queue,
             bal: 0,
@@ -84,8 +71,8 @@ impl Ring {
             started: false,
             halted: false,
             lost: false,
-            late: VecDeque::new(),
-            slots: Vec::new(),
+            late: WriteBacks::default(),
+            armed: Armed::new(port, kind, queue),
             buffer_len: 0,
         };
         ring.set_defaults();
@@ -116,19 +103,13 @@ impl Ring {
 
     #[inline]
     pub(super) fn next(&self, slot: u32) -> u32 {
-        if slot + 1 == self.entries() { 0 } else { slot + 1 }
-    }
-
-    /// Steps from `from` to `to`.
-    #[inline]
-    fn distance(&self, from: u32, to: u32) -> u32 {
-        if to >= from { to - from } else { to + self.entries() - from }
+        next(slot, self.entries())
     }
 
     /// Descriptors that the device may use now.
     #[inline]
     pub(super) fn available(&self) -> u32 {
-        if self.enabled && self.started && !self.halted { self.distance(self.head, self.tail) } else { 0 }
+        if self.enabled && self.started && !self.halted { distance(self.head, self.tail, self.entries()) } else { 0 }
     }
 
     /// Stops the queue: by the driver (`lost` false) or behind its back.
@@ -139,10 +120,7 @@ impl Ring {
         }
         (self.enabled, self.started, self.halted) = (false, false, false);
         self.late.clear();
-        self.slots.clear();
-        if env.strict {
-            env.dma.disarm_queue(self.port, self.kind, self.queue);
-        }
+        self.armed.stop(env);
     }
 
     /// A reset of the whole function: registers at their defaults.
@@ -219,7 +197,7 @@ impl Ring {
         let enabled = enable && !self.enabled;
         if enabled {
             (self.enabled, self.started, self.halted, self.lost) = (true, false, false, false);
-            self.slots = vec![0; if env.strict { self.entries() as usize } else { 0 }];
+            self.armed.start(self.entries(), env);
         }
         enabled
     }
@@ -262,95 +240,34 @@ impl Ring {
         if self.halted {
             return Ok(());
         }
-        if tail >= entries {
-            self.halted = true;
-            return Err(format!("tail {tail} of {kind} queue {queue} is past the end of a ring of {entries}"));
-        }
         let from = if self.started { old } else { self.head };
-        self.started |= tail != self.head;
-        let outstanding = self.distance(self.head, from);
-        let added = self.distance(from, tail);
-        if outstanding + added >= entries {
-            self.halted = true;
-            return Err(format!(
-                "tail of {kind} queue {queue} went from {from} to {tail}, past the head at {}: at most {} descriptors may be armed",
-                self.head,
-                entries - 1
-            ));
-        }
-        if env.strict { self.arm(from, tail, env) } else { Ok(()) }
-    }
-
-    /// Notes the buffers of newly armed descriptors.
-    fn arm(&mut self, from: u32, to: u32, env: &mut Env) -> Checked {
-        let mut slot = from;
-        while slot != to {
-            let [address, word1] = env.dma.fetch(self.descriptor(slot)).map_err(|f| f.to_string())?;
-            let len = match self.kind {
-                "rx" => self.buffer_len,
-                _ if dtyp(word1) == DTYP_DATA => (word1 as u32 & DTALEN) as usize,
-                _ => 0,
-            };
-            if len > 0 {
-                let by = ArmedBy { port: self.port, ring: self.kind, queue: self.queue, slot };
-                if let Err(error) = env.dma.arm(address, len, by) {
-                    self.halted = true;
-                    return Err(error);
-                }
-                self.slots[slot as usize] = address;
-            }
-            slot = self.next(slot);
-        }
-        Ok(())
+        self.started |= tail != self.head && tail < entries;
+        let (base, rx_len) = (self.base(), (kind == "rx").then_some(self.buffer_len));
+        let descriptor = |slot| base + (slot * DESCRIPTOR) as u64;
+        let len = |word1| match rx_len {
+            Some(len) => len,
+            None if dtyp(word1) == DTYP_DATA => (word1 as u32 & DTALEN) as usize,
+            None => 0,
+        };
+        let result = self.armed.advance((from, tail), self.head, entries, env, descriptor, len);
+        self.halted |= result.is_err();
+        result
     }
 
     /// The device used a descriptor whose buffer is at `address`.
     #[inline]
     pub(super) fn used(&mut self, slot: u32, address: u64, env: &mut Env) -> Checked {
-        if !env.strict {
-            return Ok(());
-        }
-        let armed = std::mem::take(&mut self.slots[slot as usize]);
-        env.dma.disarm(armed);
-        if armed != address {
-            let (kind, queue) = (self.kind, self.queue);
-            return Err(format!(
-                "{kind} queue {queue}: descriptor {slot} was changed from {armed:#x} to {address:#x} while it was the device's"
-            ));
-        }
-        Ok(())
+        self.armed.used(slot, address, env)
     }
 
     /// Writes a descriptor back, now or as the faults have it.
     #[inline]
     pub(super) fn complete(&mut self, slot: u32, words: [u64; 2], env: &Env, faults: &Faults) -> Checked {
-        let iova = self.descriptor(slot);
-        let (due, first) = match faults.writeback() {
-            None if self.late.is_empty() => return env.dma.write_back(iova, words).map_err(|f| f.to_string()),
-            None => (env.now, Some(words[0])),
-            Some(Fault::PartialWriteback(delay)) => {
-                env.dma.write_first(iova, words[0]).map_err(|f| f.to_string())?;
-                (env.now + delay, None)
-            }
-            Some(Fault::DelayCompletions(delay)) => (env.now + delay, Some(words[0])),
-            Some(_) => return Ok(()),
-        };
-        self.late.push_back(Late { due, iova, first, second: words[1] });
-        Ok(())
+        self.late.complete(self.descriptor(slot), [words[0], words[1], 0, 0], 2, env, faults)
     }
 
     /// Writes back what is due; how many descriptors.
     pub(super) fn flush(&mut self, env: &Env) -> Result<usize, String> {
-        let mut done = 0;
-        while let Some(late) = self.late.front().filter(|late| late.due <= env.now) {
-            let first = match late.first {
-                Some(word) => word,
-                None => env.dma.fetch(late.iova).map_err(|f| f.to_string())?[0],
-            };
-            env.dma.write_back(late.iova, [first, late.second]).map_err(|f| f.to_string())?;
-            self.late.pop_front();
-            done += 1;
-        }
-        Ok(done)
+        self.late.flush(env)
     }
 }

@@ -6,13 +6,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::super::env::Env;
+use super::super::env::{Checked, Env};
 use super::super::model::Model;
 use super::{AvfVf, PF_RESET_TIME, QUEUES_MAX, regs};
 use crate::mmio::ALL_ONES;
-
-/// What the driver did wrong.
-type Checked = Result<(), String>;
 
 impl AvfVf {
     /// A read by the driver.
