@@ -211,6 +211,16 @@ pub(super) fn transport_checksum_good(frame: &[u8], layout: &Layout) -> Option<b
     }
 }
 
+/// Bytes of the headers up to the payload of TCP and UDP, or of IP for other transports; `None` for what is no IP.
+pub(super) fn headers(frame: &[u8], layout: &Layout) -> Option<usize> {
+    let transport = match layout.transport {
+        Transport::Tcp => usize::from(frame[layout.l4 + 12] >> 4) * 4,
+        Transport::Udp => 8,
+        Transport::Sctp | Transport::None => 0,
+    };
+    (layout.ip != Ip::None).then_some((layout.l4 + transport).min(frame.len()))
+}
+
 /// CRC32c (Castagnoli), as SCTP uses it.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     let mut crc = !0u32;

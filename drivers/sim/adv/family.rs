@@ -101,6 +101,8 @@ pub(in super::super) struct Rules {
     pub(in super::super) srrctl_reset: u32,
     /// Bytes of a receive buffer by SRRCTL.
     pub(in super::super) buffer_len: fn(u32) -> Result<usize, String>,
+    /// The model splits headers from payload (DESCTYPE 5). Only drivers of other hands ask for it.
+    pub(in super::super) splits_headers: bool,
     /// Bit 0 of a receive descriptor's header address must be 0 although only one buffer is used.
     pub(in super::super) header_address_counts: bool,
     /// Receive errors in dword 2: L4 checksum, IP checksum, frame.

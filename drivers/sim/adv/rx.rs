@@ -19,12 +19,20 @@ const UDPCS: u32 = 1 << 4;
 const L4CS: u32 = 1 << 5;
 const IPCS: u32 = 1 << 6;
 const LB: u32 = 1 << 18;
+// Dword 0 of a receive write-back (igbvf 4.2): length of the header, and that it was split off.
+const HDR_LEN_SHIFT: u32 = 21;
+const SPH: u64 = 1 << 31;
+
+/// Unit of SRRCTL.BSIZEHDR in bytes (igbvf 2.3).
+const BSIZEHDR_UNIT: usize = 64;
 
 /// One receive queue.
 pub(super) struct RxQueue {
     rules: &'static Rules,
     pub(super) ring: Ring,
     srrctl: u32,
+    /// Bytes of a header buffer, where headers are split off; 0 where not.
+    header_len: usize,
     /// RQDPC.
     pub(super) drops: u32,
 }
@@ -44,7 +52,13 @@ pub(in super::super) struct Verdict {
 
 impl RxQueue {
     pub(super) fn new(rules: &'static Rules, port: usize, queue: usize) -> Self {
-        RxQueue { rules, ring: Ring::new(rules, port, "rx", queue), srrctl: rules.srrctl_reset, drops: 0 }
+        RxQueue {
+            rules,
+            ring: Ring::new(rules, port, "rx", queue),
+            srrctl: rules.srrctl_reset,
+            header_len: 0,
+            drops: 0,
+        }
     }
 
     pub(super) fn reset(&mut self, env: &mut Env, lost: bool) {
@@ -74,11 +88,18 @@ impl RxQueue {
 
     pub(super) fn check_enable(&mut self, env: &Env) -> Checked {
         self.ring.check_enable(env)?;
-        let desctype = self.srrctl >> 25 & 7;
-        if desctype != 1 {
-            self.ring.halted = true;
-            return Err(format!("rx queue enabled with DESCTYPE {desctype}; the model does 1, advanced one buffer"));
-        }
+        let header_len = (self.srrctl >> 8 & 0x3f) as usize * BSIZEHDR_UNIT;
+        self.header_len = match self.srrctl >> 25 & 7 {
+            1 => 0,
+            5 if self.rules.splits_headers && header_len > 0 => header_len,
+            desctype => {
+                self.ring.halted = true;
+                let split = if self.rules.splits_headers { ", and 5, split always, with a BSIZEHDR" } else { "" };
+                return Err(format!(
+                    "rx queue enabled with DESCTYPE {desctype}; the model does 1, advanced one buffer{split}"
+                ));
+            }
+        };
         let buffer_len = (self.rules.buffer_len)(self.srrctl);
         self.ring.halted |= buffer_len.is_err();
         self.ring.buffer_len = buffer_len?;
@@ -96,16 +117,24 @@ impl RxQueue {
         faults: &Faults,
     ) -> Result<bool, String> {
         let buffer = self.ring.buffer_len;
-        if self.ring.available() == 0 || frame.len().div_ceil(buffer) > self.ring.available() as usize {
+        let (head, split) = self.split(frame);
+        let (header, payload) = frame.split_at(head);
+        let available = self.ring.available() as usize;
+        // A queue that does not run has no length of buffers either.
+        if available == 0 || payload.len().div_ceil(buffer) > available {
             self.drops = self.drops.wrapping_add(1);
             return Ok(false);
         }
-        let mut left = frame;
+        let (mut left, mut first) = (payload, header);
         loop {
             let slot = self.ring.head;
-            let [address, header] = env.dma.fetch(self.ring.descriptor(slot)).map_err(|f| f.to_string())?;
-            if self.rules.header_address_counts && header & 1 != 0 {
+            let [address, header_address] = env.dma.fetch(self.ring.descriptor(slot)).map_err(|f| f.to_string())?;
+            if self.rules.header_address_counts && header_address & 1 != 0 {
                 return Err(format!("rx descriptor {slot} armed with bit 0 of the header address (DD) set"));
+            }
+            if !first.is_empty() {
+                env.dma.check(header_address, self.header_len).map_err(|f| format!("rx descriptor {slot}: {f}"))?;
+                env.dma.write(header_address, first).map_err(|f| f.to_string())?;
             }
             let (piece, rest) = left.split_at(left.len().min(buffer));
             // The device may write the whole buffer, but no more than the longest frame that it lets in: so much must be
@@ -114,20 +143,39 @@ impl RxQueue {
             env.dma.write(address, piece).map_err(|f| f.to_string())?;
             self.ring.used(slot, address, env)?;
             let len = faults.lying_length().unwrap_or(piece.len() as u16) as u64;
+            let split = if first.is_empty() { 0 } else { split };
             let words = if rest.is_empty() {
                 let error = if faults.has(Fault::RxError) { self.rules.rx_rxe } else { 0 };
                 let status = verdict.status | error | DD | EOP;
-                [verdict.word0, status as u64 | len << 32 | (verdict.vlan as u64) << 48]
+                [verdict.word0 | split, status as u64 | len << 32 | (verdict.vlan as u64) << 48]
             } else {
-                [0, DD as u64 | len << 32] // DD and length only (igbvf 4.2)
+                [split, DD as u64 | len << 32] // DD and lengths only (igbvf 4.2)
             };
             self.ring.head = self.ring.next(slot);
             self.ring.complete(slot, words, env, faults)?;
             if rest.is_empty() {
                 return Ok(true);
             }
-            left = rest;
+            (left, first) = (rest, &[]);
         }
+    }
+
+    /// How many bytes of a frame go to the header buffer, and what the descriptor says of it. A frame that fits there goes
+    /// whole; headers that are unknown or do not fit fill it.
+    #[inline]
+    fn split(&self, frame: &[u8]) -> (usize, u64) {
+        if self.header_len == 0 {
+            return (0, 0);
+        }
+        let (head, parsed) = if frame.len() <= self.header_len {
+            (frame.len(), 0)
+        } else {
+            match frame::headers(frame, &frame::layout(frame)) {
+                Some(headers) if headers <= self.header_len => (headers, SPH),
+                _ => (self.header_len, 0),
+            }
+        };
+        (head, parsed | (head as u64) << HDR_LEN_SHIFT)
     }
 }
 

@@ -91,6 +91,7 @@ pub(super) static RULES: Rules = Rules {
         0 => Ok(DEFAULT_BUFFER),
         kib => Ok(kib << 10),
     },
+    splits_headers: true,
     header_address_counts: true,
     // Dword 2 (igbvf 4.2).
     rx_l4e: 1 << 29,

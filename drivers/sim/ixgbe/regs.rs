@@ -148,6 +148,7 @@ pub(super) static RULES: Rules = Rules {
         kib => Err(format!("rx queue enabled with SRRCTL.BSIZEPKT {kib} (1 to 16 KiB)")),
     },
     // ixgbevf 4.1.
+    splits_headers: false,
     header_address_counts: false,
     // Dword 2 (ixgbevf 4.2).
     rx_l4e: RX_L4E,

@@ -152,11 +152,16 @@ impl Rig {
     }
 
     fn start_rx(&mut self, kib: u32) {
+        self.start_rx_with(kib | 1 << 25 | 1 << 31);
+    }
+
+    /// Starts the ring with this SRRCTL.
+    fn start_rx_with(&mut self, srrctl: u32) {
         let base = self.iova + RX_RING;
         self.write(0x2800, base as u32);
         self.write(0x2804, (base >> 32) as u32);
         self.write(0x2808, N * 16);
-        self.write(0x280c, kib | 1 << 25 | 1 << 31);
+        self.write(0x280c, srrctl);
         self.write(0x2828, 1 << 25 | 1 << 16 | 8 << 8 | 16);
         self.write(0x2810, 0);
         self.write(0x2818, 0);

@@ -46,6 +46,40 @@ fn a_long_frame_spans_descriptors_and_only_the_last_one_says_eop() {
 }
 
 #[test]
+fn headers_are_split_off_for_who_asks() {
+    let mut rig = Rig::open(Part::I82576);
+    rig.reset();
+    assert_eq!(rig.ask(&[5, 4000]), Some([0xa000_0005]));
+    // DESCTYPE 5, headers of at most 128 bytes (BSIZEHDR 2), payload in pieces of 1 KiB.
+    rig.start_rx_with(1 << 31 | 5 << 25 | 2 << 8 | 1);
+    // The header of slot n goes to the buffer of slot 32 + n.
+    for slot in 0..8 {
+        let buffer = |slot: u32| rig.iova + RX_BUFFERS + slot as u64 * 2048;
+        rig.store(RX_RING + slot as u64 * 16, [buffer(slot), buffer(32 + slot)]);
+    }
+    rig.ring(0x2818, 8);
+    let lengths = |rig: &Rig, slot: u32| {
+        let word0 = rig.cell(RX_RING + 16 * slot as u64).load(Ordering::Acquire);
+        ((word0 >> 21 & 0x3ff) as usize, word0 >> 31 & 1)
+    };
+    // A frame that fits the header buffer; one of two pieces behind 42 bytes of headers; one that is no IP.
+    let (short, long) = (frame(100), frame(1500));
+    let mut alien = frame(300);
+    alien[12] = 0x88;
+    for frame in [&short, &long, &alien] {
+        assert!(rig.world.inject(rig.port, frame));
+    }
+    assert_eq!((lengths(&rig, 0), rig.rx_done(0).len, rig.rx_done(0).status & 3), ((100, 0), 0, 3));
+    assert_eq!(rig.rx_bytes(32, 100), short);
+    assert_eq!((lengths(&rig, 1), rig.rx_done(1).len, rig.rx_done(1).status & 3), ((42, 1), 1024, 1));
+    assert_eq!((lengths(&rig, 2), rig.rx_done(2).len, rig.rx_done(2).status & 3), ((0, 0), 1500 - 42 - 1024, 3));
+    assert_eq!([rig.rx_bytes(33, 42), rig.rx_bytes(1, 1024), rig.rx_bytes(2, 434)].concat(), long);
+    assert_eq!((lengths(&rig, 3), rig.rx_done(3).len), ((128, 0), 300 - 128));
+    assert_eq!([rig.rx_bytes(35, 128), rig.rx_bytes(3, 172)].concat(), alien);
+    rig.end_clean();
+}
+
+#[test]
 fn tags_are_stripped_once_a_vlan_was_requested() {
     for part in [Part::I82576, Part::I350] {
         for loopback in [false, true] {
