@@ -293,7 +293,9 @@ fn not_mapped(len: usize, page_size: usize) -> Error {
     })
 }
 
-/// `mbind(MPOL_BIND)` before the first touch; a kernel without NUMA is fine.
+/// `mbind(MPOL_BIND)` before the first touch. A kernel without NUMA is fine, and so is a container that forbids the call,
+/// as the default seccomp profiles of Docker and containerd do without CAP_SYS_NICE: the kernel then takes pages of the
+/// node that this thread runs on, and others are slower and no less right.
 fn bind(at: *mut libc::c_void, len: usize, node: u32) -> Result<()> {
     const MPOL_BIND: libc::c_long = 2;
     let mut mask = [0u64; 16];
@@ -309,7 +311,8 @@ fn bind(at: *mut libc::c_void, len: usize, node: u32) -> Result<()> {
     }
     let error = std::io::Error::last_os_error();
     match error.raw_os_error() {
-        Some(libc::ENOSYS) => Ok(()),
+        // EPERM is never the kernel's own answer: mbind(2) has it for MPOL_MF_MOVE_ALL alone.
+        Some(libc::ENOSYS | libc::EPERM) => Ok(()),
         _ => Err(Error::os(format!("mbind of {} to NUMA node {node}", Size(len)), error)),
     }
 }

@@ -1,10 +1,10 @@
-//! The README's way to hardware and all of hugepages.md, run as a reader would: in one guest, block after block, each
-//! compared with what its document says that one should see.
+//! The README's way to hardware, all of hugepages.md, and deploy/README.md as far as it needs no cluster, run as a reader
+//! would: in a guest, block after block, each compared with what its document says that one should see.
 
 use std::time::Duration;
 
-use vfring_tests::build::static_example;
-use vfring_tests::documents::{agrees, blocks, read};
+use vfring_tests::build::{root, static_example, static_vfring};
+use vfring_tests::documents::{Block, agrees, blocks, read};
 use vfring_tests::vm::{Guest, GuestConfig, GuestFile, Mac, Nic, Result};
 
 /// What hugepages.md has its reader add to the kernel's command line.
@@ -22,10 +22,7 @@ const PRELUDE: &str = "mkdir -p /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/
 #[test]
 fn every_block_prints_what_its_document_says() -> Result<()> {
     let blocks = [blocks("README.md"), blocks("hugepages.md")].concat();
-    let blocks: Vec<_> = blocks.into_iter().filter(|block| block.run == "guest").collect();
-    assert!(blocks.len() > 10, "the marks are gone: {blocks:?}");
     assert!(read("hugepages.md").contains(&format!("```text\n{KERNEL_ARGUMENTS}\n```")));
-
     let guest = Guest::boot(GuestConfig {
         nics: vec![Nic::unconnected(Mac([0x52, 0x54, 0, 0, 0, 1]))],
         memory_mib: MEMORY_MIB,
@@ -35,9 +32,33 @@ fn every_block_prints_what_its_document_says() -> Result<()> {
         ..GuestConfig::default()
     })?;
     guest.sh(PRELUDE)?;
+    run(&guest, &blocks)
+}
+
+#[test]
+fn a_bare_host_becomes_one_for_pods_as_written() -> Result<()> {
+    let blocks = blocks("deploy/README.md");
+    let mut files = vec![GuestFile { host: static_vfring()?, guest: "/bin/vfring".into() }];
+    for name in ["host.toml", "configmap.yaml"] {
+        files.push(GuestFile { host: root().join("deploy").join(name), guest: format!("/deploy/{name}") });
+    }
+    let guest = Guest::boot(GuestConfig {
+        nics: [1, 2].map(|n| Nic::unconnected(Mac([0x52, 0x54, 0, 0, 0, n]))).into(),
+        files,
+        kernel_arguments: "hugepages=64".into(),
+        ..GuestConfig::default()
+    })?;
+    run(&guest, &blocks)
+}
+
+/// Runs the blocks that are for a guest.
+fn run(guest: &Guest, blocks: &[Block]) -> Result<()> {
+    let blocks: Vec<&Block> = blocks.iter().filter(|block| block.run == "guest").collect();
+    assert!(blocks.len() > 6, "the marks are gone: {blocks:?}");
     let mut wrong = Vec::new();
-    for block in &blocks {
+    for block in blocks {
         let output = guest.run(&format!("cd /\n{}", block.script), BLOCK_TIMEOUT)?;
+        println!("{}:\n{}{}", block.place, block.script, output.text());
         if !agrees(&block.expected, &output.text()) {
             wrong.push(format!(
                 "{}:\n{}expected:\n{}seen:\n{}",
