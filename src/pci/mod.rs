@@ -13,7 +13,7 @@ pub(crate) mod fake;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use crate::addr::{MacAddr, PciAddress};
@@ -241,8 +241,14 @@ impl SysfsRoot {
     /// [`Error::Os`] when the space cannot be read.
     pub fn answers(&self, address: PciAddress) -> Result<bool> {
         let path = self.directory(address).join("config");
-        let bytes = absent_is_none(fs::read(&path)).map_err(|e| Error::os(format!("reading {}", path.display()), e))?;
-        let header = bytes.unwrap_or_default();
+        // Each double word is a read on the bus, so no more is asked for than tells.
+        let read = || -> io::Result<Vec<u8>> {
+            let mut header = Vec::new();
+            fs::File::open(&path)?.take(16).read_to_end(&mut header)?;
+            Ok(header)
+        };
+        let header = absent_is_none(read()).map_err(|e| Error::os(format!("reading {}", path.display()), e))?;
+        let header = header.unwrap_or_default();
         Ok(header.get(4..).is_none_or(|rest| rest.is_empty() || rest.iter().any(|&byte| byte != 0xff)))
     }
 

@@ -79,6 +79,11 @@ impl Tracked {
         Tracked { health: Health::Healthy, differing: 0 }
     }
 
+    /// Whether the last scan said the same.
+    pub(super) fn is_settled(&self) -> bool {
+        self.differing == 0
+    }
+
     /// Takes what a scan says; true when the device turned healthy or unhealthy.
     pub(super) fn observe(&mut self, seen: Health) -> bool {
         let is_healthy = |health: &Health| *health == Health::Healthy;

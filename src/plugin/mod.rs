@@ -6,6 +6,7 @@
 //! 1. [`Config::parse`] reads the configuration; what is wrong with it is in [`Config::problems`].
 //! 2. [`Inventory::scan`] reads the devices of a [`Host`](crate::host::Host).
 //! 3. [`Pools::new`] selects the devices of each pool; [`Pools::update`] after every further scan follows their health.
+//!    A [`Glance`] says, at a small part of the price, whether a scan would find something else than the last.
 //! 4. [`allocate`] answers kubelet's Allocate, [`pre_start`] its PreStartContainer, [`preferred`] its
 //!    GetPreferredAllocation.
 //! 5. [`explain()`] and [`validate`] tell a person why a device is where it is.
@@ -20,6 +21,7 @@
 mod allocate;
 mod config;
 mod explain;
+mod glance;
 mod health;
 mod inventory;
 mod json;
@@ -34,6 +36,7 @@ mod tests;
 pub use allocate::{ContainerAllocation, DeviceNode, allocate, pre_start};
 pub use config::{Config, DeviceType, Parent, PoolConfig, Preference, Problem, Selector, Severity};
 pub use explain::{DeviceReport, Explanation, Outcome, PoolReport, explain, validate};
+pub use glance::Glance;
 pub use health::{Cause, Health};
 pub use inventory::{Candidate, Inventory};
 pub use pool::{Change, Omitted, Pool, PoolDevice, Pools};

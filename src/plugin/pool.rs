@@ -16,13 +16,13 @@ use super::inventory::{Candidate, Inventory};
 use super::resource::Resource;
 
 /// All pools of a host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pools {
     pools: Vec<Pool>,
 }
 
 /// One pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pool {
     pub(super) host: Host,
     pub(super) config: PoolConfig,
@@ -32,7 +32,7 @@ pub struct Pool {
 }
 
 /// A device that is advertised.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PoolDevice {
     /// Its address, which is its id.
     pub address: PciAddress,
@@ -124,6 +124,11 @@ impl Pools {
     /// The pools, in the order of the configuration.
     pub fn list(&self) -> &[Pool] {
         &self.pools
+    }
+
+    /// False while a device differs from what is said of it, and not for long enough to be believed.
+    pub fn is_settled(&self) -> bool {
+        self.pools.iter().flat_map(Pool::devices).all(|device| device.tracked.is_settled())
     }
 
     /// Takes a further scan: follows the health of what is advertised and adds what is new. Each change comes with the

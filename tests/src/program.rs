@@ -109,6 +109,11 @@ impl Program {
         self.child.try_wait().map_err(Error::during("waiting for a program"))
     }
 
+    /// What it has printed on its standard error so far.
+    pub fn errors(&self) -> String {
+        self.stderr.text()
+    }
+
     /// What it has printed, for a failure's text.
     pub fn evidence(&self) -> String {
         format!("--- its stdout:\n{}\n--- its stderr:\n{}\n---", self.stdout.text(), self.stderr.text())

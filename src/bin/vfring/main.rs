@@ -46,7 +46,7 @@ fn program() -> Command {
 }
 
 fn main() -> ExitCode {
-    let matches = program().get_matches();
+    let matches = program().get_matches_from(device_plugin::with_two_dashes(std::env::args_os()));
     let result = match matches.subcommand() {
         Some(("list", matches)) => list::run(matches),
         Some(("doctor", matches)) => doctor::run(matches),
