@@ -16,6 +16,9 @@ const WARM_UP: usize = 20;
 /// of a configuration in each repetition would take.
 const GROWTH: usize = 2048;
 
+/// How soon a kubelet must have been noticed: sooner than the silence of one that hung up is.
+const NOTICED: Duration = Duration::from_secs(12);
+
 /// What a process holds.
 struct Held {
     descriptors: usize,
@@ -65,11 +68,14 @@ fn a_hundred_restarts_of_kubelet_are_survived_and_leave_nothing() -> Result<()> 
     let mut held = None;
     for n in 0..REPETITIONS {
         let manner = Manner { dials_later: n % 2 == 1, keeps_sockets: n % 3 == 2, ..Manner::default() };
+        let started = Instant::now();
         let kubelet = Kubelet::start(&host.plugins(), manner)?;
         let seen = kubelet.wait_for_healthy(RESOURCE, 4);
         let devices =
             seen.map_err(|error| error.with(format!("restart {n}, {manner:?}")).with(plugin.program.evidence()))?;
         assert_eq!(ids(&devices), VFS);
+        // Seen, not guessed from a silence.
+        assert!(started.elapsed() < NOTICED, "restart {n}, {manner:?}: {:?}", started.elapsed());
         if n + 1 == WARM_UP {
             held = Some(Held::by(&plugin));
         }
@@ -88,6 +94,19 @@ fn a_kubelet_that_wipes_after_a_registration_is_registered_with_again() -> Resul
     kubelet.wait_for_healthy(RESOURCE, 4)?;
     plugin.wait("a second registration", || kubelet.registrations().len() >= 2)?;
     assert!(UnixStream::connect(host.socket()).is_ok());
+    Ok(())
+}
+
+#[test]
+fn a_kubelet_that_hangs_up_is_registered_with_again() -> Result<()> {
+    let host = Host::new();
+    let kubelet = Kubelet::start(&host.plugins(), Manner::default())?;
+    let plugin = host.start(&[])?;
+    kubelet.wait_for_healthy(RESOURCE, 4)?;
+    // Its socket stays the same, and so does the plugin's.
+    kubelet.hang_up(RESOURCE);
+    kubelet.wait_for_healthy(RESOURCE, 4).map_err(|error| error.with(plugin.program.evidence()))?;
+    assert_eq!(kubelet.registrations().len(), 2);
     Ok(())
 }
 

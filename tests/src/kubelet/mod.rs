@@ -18,6 +18,7 @@ pub use api::*;
 use prost::Message;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
+use tokio::task::AbortHandle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::body::Body;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -51,7 +52,6 @@ pub struct Manner {
 
 /// The kubelet.
 pub struct Kubelet {
-    directory: PathBuf,
     state: Arc<State>,
     // Dropped last: ends every connection.
     runtime: Runtime,
@@ -76,10 +76,10 @@ struct Plugin {
     channel: Channel,
     /// The last list, while its stream is open.
     devices: Option<Vec<Device>>,
-    /// Lists so far.
-    lists: usize,
     /// How the stream ended.
     ended: Option<Code>,
+    /// Ends the stream from this side.
+    watching: Option<AbortHandle>,
 }
 
 /// A refusal of a plugin.
@@ -102,7 +102,7 @@ impl Kubelet {
         }
         let state = Arc::new(State { directory: directory.to_owned(), manner, seen: Mutex::default() });
         serve(&runtime, &directory.join("kubelet.sock"), Arc::clone(&state))?;
-        Ok(Kubelet { directory: directory.to_owned(), state, runtime })
+        Ok(Kubelet { state, runtime })
     }
 
     /// All registrations so far.
@@ -183,9 +183,13 @@ impl Kubelet {
         answer.map_err(|status| Refusal { code: status.code(), text: status.message().to_owned() })
     }
 
-    /// Its directory.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    /// Forgets a plugin and its connection, without a word.
+    pub fn hang_up(&self, resource: &str) {
+        if let Some(plugin) = self.state.seen().plugins.remove(resource)
+            && let Some(watching) = plugin.watching
+        {
+            watching.abort();
+        }
     }
 }
 
@@ -243,16 +247,20 @@ impl State {
         if request.options != Some(options) {
             return Err(Status::internal("the options differ from those of the registration"));
         }
-        let plugin = Plugin { channel: channel.clone(), devices: None, lists: 0, ended: None };
+        let plugin = Plugin { channel: channel.clone(), devices: None, ended: None, watching: None };
         let resource = request.resource_name;
         self.seen().plugins.insert(resource.clone(), plugin);
-        tokio::spawn(async move {
+        let (state, name) = (Arc::clone(&self), resource.clone());
+        let watching = tokio::spawn(async move {
             let code = self.watch(&resource, channel).await.err().map_or(Code::Ok, |status| status.code());
             if let Some(plugin) = self.seen().plugins.get_mut(&resource) {
                 plugin.devices = None;
                 plugin.ended = Some(code);
             }
         });
+        if let Some(plugin) = state.seen().plugins.get_mut(&name) {
+            plugin.watching = Some(watching.abort_handle());
+        }
         Ok(())
     }
 
@@ -264,7 +272,6 @@ impl State {
         while let Some(list) = lists.message().await? {
             if let Some(plugin) = self.seen().plugins.get_mut(resource) {
                 plugin.devices = Some(list.devices);
-                plugin.lists += 1;
             }
         }
         Ok(())
