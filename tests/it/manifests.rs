@@ -251,6 +251,28 @@ fn run(program: &Path, arguments: &[&str]) -> Result<Ended> {
     Program::start(program, arguments)?.end(Duration::from_secs(20))
 }
 
+#[test]
+fn the_programs_take_the_arguments_of_the_manifests() -> Result<()> {
+    let pod = plugin_pod();
+    let container = only_container(&pod);
+    assert_eq!(container.command, None, "the image has an entry point");
+    let arguments = container.args.clone().expect("arguments");
+    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    arguments.push("--help");
+    let ended = run(&vfring()?, &arguments)?;
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{arguments:?}");
+
+    let pod: Pod = typed("l2fwd.yaml");
+    let spec = pod.spec.expect("a spec");
+    let command = only_container(&spec).command.clone().expect("a command");
+    assert_eq!(command[0], "/l2fwd");
+    let arguments: Vec<&str> = command[1..].iter().map(String::as_str).collect();
+    // On a machine where nobody gave it devices, that is all that it complains of.
+    let ended = run(&static_example("l2fwd")?, &arguments)?;
+    assert!(ended.code != 0 && ended.stderr.contains(&format!("`{RESOURCE}: \"1\"`")), "{ended:?}");
+    Ok(())
+}
+
 /// A host as the manifests have it: two PFs of an X540 with two VFs each, on vfio-pci.
 fn host() -> FakeSysfs {
     let tree = FakeSysfs::new();

@@ -44,6 +44,14 @@ pub fn vfio_user_example(name: &str) -> Result<PathBuf> {
     build(name, Kind::VfioUser)
 }
 
+/// The shared libraries of a program and its loader, by the paths that they have here.
+pub fn libraries(program: &Path) -> Result<Vec<String>> {
+    let output = Command::new("ldd").arg(program).output().map_err(Error::during("running ldd"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // `name => path (address)`, or the loader's path alone.
+    Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect())
+}
+
 /// Each kind has a folder of its own, so that they neither rebuild each other's dependencies nor take the place of
 /// each other's programs, which have the same name.
 #[derive(Clone, Copy)]
