@@ -5,6 +5,7 @@
 //! (fact sheet iavf 4.4, GET_STATS).
 #![forbid(unsafe_code)]
 
+use super::negotiate::FCS;
 use super::virtchnl::Stats;
 use crate::port::device::Counters;
 
@@ -12,6 +13,9 @@ use crate::port::device::Counters;
 #[derive(Debug, Default)]
 pub(super) struct CounterSet {
     last: Stats,
+    /// Frames that came, with and without a buffer to go to.
+    came: u64,
+    missed: u64,
     totals: Counters,
 }
 
@@ -24,10 +28,16 @@ impl CounterSet {
         let rx = |s: Stats| s.rx_unicast.wrapping_add(s.rx_multicast).wrapping_add(s.rx_broadcast);
         let tx = |s: Stats| s.tx_unicast.wrapping_add(s.tx_multicast).wrapping_add(s.tx_broadcast);
         let add = |total: &mut u64, count: u64| *total = total.wrapping_add(count);
-        add(&mut self.totals.rx_packets, since(rx(now), rx(last)));
-        add(&mut self.totals.tx_packets, since(tx(now), tx(last)));
+        add(&mut self.came, since(rx(now), rx(last)));
+        add(&mut self.missed, since(now.rx_discards, last.rx_discards));
+        // Frames that found no buffer are among the others (as DPDK counts them); the PF may have read the one before the
+        // other.
+        self.totals.rx_packets = self.totals.rx_packets.max(self.came.saturating_sub(self.missed));
+        let sent = since(tx(now), tx(last));
+        add(&mut self.totals.tx_packets, sent);
         add(&mut self.totals.rx_octets, since(now.rx_bytes, last.rx_bytes));
-        add(&mut self.totals.tx_octets, since(now.tx_bytes, last.tx_bytes));
+        // Received octets are counted with the FCS and sent ones without (as DPDK counts them).
+        add(&mut self.totals.tx_octets, since(now.tx_bytes, last.tx_bytes).wrapping_add(sent.wrapping_mul(FCS.into())));
         add(&mut self.totals.rx_multicast, since(now.rx_multicast, last.rx_multicast));
     }
 
@@ -37,6 +47,6 @@ impl CounterSet {
     }
 
     pub(super) fn totals(&self) -> Counters {
-        self.totals
+        Counters { rx_missed: Some(self.missed), ..self.totals }
     }
 }

@@ -18,7 +18,9 @@ pub(super) const QUEUES: u16 = 16;
 /// Longest frame of either series in bytes, FCS and tags included (fact sheet iavf 5.6).
 const FRAME_MAX: u16 = 9728;
 /// Bytes of a frame besides its MTU: Ethernet header, FCS and two VLAN tags (fact sheet iavf 5.6).
-pub(super) const FRAME_OVERHEAD: u16 = 14 + 4 + 8;
+pub(super) const FRAME_OVERHEAD: u16 = 14 + FCS + 8;
+/// Bytes of a frame's check sequence (IEEE 802.3).
+pub(super) const FCS: u16 = 4;
 /// Longest RSS key and table, in bytes: what fits a message.
 const RSS_MAX: u32 = 4096 - 5;
 

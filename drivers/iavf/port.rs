@@ -16,7 +16,7 @@ use crate::addr::MacAddr;
 use crate::error::{Error, Result};
 use crate::mmio::{ALL_ONES, Bus, Doorbell, PciId, Reg};
 use crate::port::device::{Caps, Counters, Device, Health, RingKind, RingPlan, Settings};
-use crate::port::rss::Rss;
+use crate::port::rss::{Rss, RssCaps};
 
 /// Device ids (fact sheet iavf 1).
 const INTEL: u16 = 0x8086;
@@ -95,7 +95,7 @@ impl<B: Bus> Iavf<B> {
         let caps = Caps {
             family: "iavf",
             part,
-            // What may be granted; a reset learns what is.
+            // What may be granted, RSS included; a reset learns what is.
             rx_queues: QUEUES,
             tx_queues: QUEUES,
             // Fact sheet iavf 5.6; the E830's limit, which the others exceed.
@@ -108,7 +108,7 @@ impl<B: Bus> Iavf<B> {
             max_segments: MAX_SEGMENTS,
             vectors: u16::try_from(bus.vectors()).unwrap_or(u16::MAX),
             paired: true,
-            rss: None,
+            rss: Some(RssCaps { key_len: 52, table_len: 64, settable: true }),
             rings: RingKind::Avf { flex: false, rx_tag_in_l2tag2: false, tx_tag: super::TAG_NOWHERE },
         };
         Ok(Iavf {

@@ -5,7 +5,7 @@
 //! mapped to a vector.
 #![forbid(unsafe_code)]
 
-use super::negotiate::{FRAME_OVERHEAD, Grant, QUEUES};
+use super::negotiate::{FCS, FRAME_OVERHEAD, Grant, QUEUES};
 use super::port::Iavf;
 use super::regs::*;
 use super::virtchnl::*;
@@ -19,6 +19,8 @@ const RING_ALIGN: u64 = 128;
 pub(super) const BUFFER_GRANULE: u16 = 128;
 const BUFFER_MIN: u16 = 1024;
 const BUFFER_MAX: u16 = 16256;
+/// Most buffers of a received frame (fact sheet iavf 5.6); the device drops what needs more.
+const BUFFERS_PER_FRAME: u16 = 5;
 /// Longest frame of the receive side of a pair that has none: what PFs take at least (fact sheet iavf 4.4).
 const FRAME_MIN: u16 = 64;
 /// Write-back interval of polled queues in units of 2 us: late enough to collect a cache line's worth (fact sheet iavf 4.5).
@@ -33,6 +35,7 @@ impl<B: Bus> Iavf<B> {
         tx.iter().try_for_each(|ring| self.check_ring(ring, false))?;
         for ring in rx {
             self.check_ring(ring, true)?;
+            self.check_buffers(ring)?;
             if let Some(vector) = ring.vector {
                 self.check_number("interrupt vector", vector, 1..self.caps.vectors)?;
             }
@@ -79,6 +82,21 @@ impl<B: Bus> Iavf<B> {
              {ring_multiple}, base aligned to {RING_ALIGN}, buffers of {BUFFER_MIN} bytes or more in multiples of \
              {BUFFER_GRANULE}",
             self.caps.part
+        )))
+    }
+
+    /// Refuses buffers that the longest frames would not fit into: the device would drop those.
+    fn check_buffers(&self, ring: &RingPlan) -> Result<()> {
+        // The FCS does not come along.
+        let longest = self.mtu.saturating_add(FRAME_OVERHEAD - FCS);
+        let needed = longest.div_ceil(BUFFERS_PER_FRAME).next_multiple_of(BUFFER_GRANULE);
+        if ring.buffer_len >= needed {
+            return Ok(());
+        }
+        Err(self.bad_value(format_args!(
+            "an MTU of {} needs receive buffers of {needed} bytes, not {}: this VF fills {BUFFERS_PER_FRAME} for a frame at \
+             most; make the pool with data_room({needed})",
+            self.mtu, ring.buffer_len
         )))
     }
 

@@ -119,7 +119,7 @@ impl<B: Bus> Iavf<B> {
 
     pub(super) fn tell_multicast(&mut self, list: &[MacAddr]) -> Result<()> {
         let mut known = std::mem::take(&mut self.multicast);
-        let done = self.replace(&mut known, list, "a group address");
+        let done = self.replace(&mut known, list, "the group address");
         self.multicast = known;
         done
     }
@@ -131,7 +131,7 @@ impl<B: Bus> Iavf<B> {
         let mut known = std::mem::take(&mut self.unicast);
         // The station's own is a filter of its own, which must not go with the list.
         let list: Vec<MacAddr> = list.iter().copied().filter(|mac| *mac != self.mac).collect();
-        let done = self.replace(&mut known, &list, "an address");
+        let done = self.replace(&mut known, &list, "the address");
         self.unicast = known;
         done
     }
@@ -169,8 +169,8 @@ impl<B: Bus> Iavf<B> {
         for part in list.chunks(ADDRESSES_PER_MESSAGE) {
             let reply = self.channel.request(&mut self.bus, opcode, &addresses(vsi, part, kind))?;
             if reply.status != 0 {
-                if add {
-                    // The PF may have stopped half way.
+                if add && list.len() > 1 {
+                    // The PF may have stopped half way. What is refused alone may be there all the same: a default address.
                     self.filter(false, list, kind)?;
                 }
                 return Ok(false);
@@ -189,9 +189,14 @@ impl<B: Bus> Iavf<B> {
         fresh.sort_unstable();
         fresh.dedup();
         if !self.filter(true, &fresh, AddressType::Extra)? {
+            let list = match &fresh[..] {
+                [only] => only.to_string(),
+                [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+                [] => String::new(),
+            };
             return Err(self.refused(format!(
-                "the PF refused to add {what}: a VF that is not trusted has 18 filters, and none besides its own where the \
-                 host fixed its address; `ip link set dev PF vf N trust on` on the host helps"
+                "the PF refused to add {what} {list}: a VF that is not trusted has 18 filters, and none besides its own \
+                 where the host fixed its address; `ip link set dev PF vf N trust on` on the host helps"
             )));
         }
         old.extend(fresh);

@@ -36,6 +36,7 @@ pub(super) fn counters(totals: &IgbTotals) -> Counters {
         rx_octets,
         tx_octets,
         rx_multicast: multicast,
+        rx_missed: None,
         rx_loopback_packets: rx_loop,
         tx_loopback_packets: tx_loop,
         rx_loopback_octets: rx_loop_octets,

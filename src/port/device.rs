@@ -144,12 +144,15 @@ pub struct Counters {
     pub rx_packets: u64,
     /// Frames sent.
     pub tx_packets: u64,
-    /// Octets received, FCS included.
+    /// Octets received, FCS included; on iavf with those of `rx_missed`.
     pub rx_octets: u64,
     /// Octets sent, FCS included.
     pub tx_octets: u64,
     /// Multicast frames received.
     pub rx_multicast: u64,
+    /// Frames for this VF that found no receive buffer and are in no other count of frames; `None` where the hardware does
+    /// not tell a VF (all but iavf).
+    pub rx_missed: Option<u64>,
     /// Frames received from other functions of the same port; part of `rx_packets`.
     pub rx_loopback_packets: u64,
     /// Frames sent to other functions of the same port; part of `tx_packets`.

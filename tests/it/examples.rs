@@ -228,7 +228,9 @@ fn l2fwd_whose_reader_goes_away_ends_without_a_panic() -> Result<()> {
 #[test]
 fn flows_spread_over_queues_with_a_thread_each() -> Result<()> {
     let _turn = turn();
-    for (model, queues) in [("ixgbevf?part=x550&queues=4", 4), ("ixgbevf?part=x550&queues=8", 8)] {
+    for (model, queues) in
+        [("ixgbevf?part=x550&queues=4", 4), ("ixgbevf?part=x550&queues=8", 8), ("iavf?part=e810&queues=16", 16)]
+    {
         let port = format!("sim:{model}&wire=gen&flows=256&rate=20000");
         let number = queues.to_string();
         for symmetric in [false, true] {

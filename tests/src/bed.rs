@@ -6,129 +6,13 @@
 
 use std::time::Duration;
 
-use vfring::drivers::sim::{IgbOptions, IxgbeOptions, IxgbePart, Part as IgbPart, PortId, World};
+use vfring::drivers::sim::{PortId, World};
 use vfring::{
     AnyRx, AnyTx, Burst, Control, MacAddr, Mempool, PacketBuf, PoolCache, Port, PortConfig, PortStats, RxInfo, Started,
     TxInfo,
 };
 
-/// A VF as a test knows it: which driver and model it is, and what the suites need to know of the datasheet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// igbvf, two queues.
-    I82576,
-    /// igbvf, one queue.
-    I350,
-    /// ixgbevf, generation A.
-    I82599,
-    /// ixgbevf, generation B: RSS of its own.
-    X550,
-}
-
-/// The parts that are tested: one of each descriptor quirk, number of queues and generation.
-pub const PARTS: [Part; 4] = [Part::I82576, Part::I350, Part::I82599, Part::X550];
-
-impl Part {
-    /// The driver's name.
-    pub fn family(self) -> &'static str {
-        if self.is_igb() { "igbvf" } else { "ixgbevf" }
-    }
-
-    /// True for the parts that igbvf drives.
-    pub fn is_igb(self) -> bool {
-        matches!(self, Part::I82576 | Part::I350)
-    }
-
-    /// What the driver calls it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Part::I82576 => "82576 VF",
-            Part::I350 => "I350 VF",
-            Part::I82599 => "82599 VF",
-            Part::X550 => "X550 VF",
-        }
-    }
-
-    /// Its value of the key `part` in a spec.
-    pub fn key(self) -> &'static str {
-        match self {
-            Part::I82576 => "82576",
-            Part::I350 => "i350",
-            Part::I82599 => "82599",
-            Part::X550 => "x550",
-        }
-    }
-
-    /// Queues in each direction that the PF grants.
-    pub fn queues(self) -> u16 {
-        match self {
-            Part::I350 => 1,
-            Part::I82576 => 2,
-            Part::I82599 | Part::X550 => 4,
-        }
-    }
-
-    /// Smallest and largest ring, in descriptors.
-    pub fn rings(self) -> (u16, u16) {
-        if self.is_igb() { (32, 4096) } else { (64, 8192) }
-    }
-
-    /// Largest MTU, in bytes.
-    pub fn mtu_max(self) -> u16 {
-        if self.is_igb() { 9216 } else { 9702 }
-    }
-
-    /// Longest frame without FCS that is sure to come in with this MTU. There is room for two tags, but on an 82599.
-    pub fn longest_frame(self, mtu: u16) -> usize {
-        let tags = if self == Part::I82599 { 0 } else { 8 };
-        usize::from(mtu) + 14 + tags
-    }
-
-    /// Bits of the octet counters.
-    pub fn octet_bits(self) -> u32 {
-        if self.is_igb() { 32 } else { 36 }
-    }
-
-    /// Speed of the model's link, in Mb/s.
-    pub fn speed_mbps(self) -> u32 {
-        if self.is_igb() { 1000 } else { 10_000 }
-    }
-}
-
-/// A VF to add to a world: its part, and what its PF does with it.
-#[derive(Clone, Debug)]
-pub struct Vf {
-    /// The part.
-    pub part: Part,
-    /// The address that the PF assigns.
-    pub mac: Option<MacAddr>,
-    /// The host fixed it.
-    pub mac_fixed: bool,
-    /// The PF spreads flows over the queues of an igb VF. Others do by themselves.
-    pub rss: bool,
-    /// The host trusts an ixgbe VF.
-    pub trusted: bool,
-}
-
-impl Vf {
-    /// Adds it to a world.
-    pub fn add_to(self, world: &World) -> PortId {
-        let Vf { part, mac, mac_fixed, rss, trusted } = self;
-        let igb = |part| world.add_igbvf(IgbOptions { part, mac, mac_fixed, rss, ..IgbOptions::default() });
-        // Jumbo frames are the port's affair on an 82599, so its PF has them.
-        let ixgbe = |part| {
-            let jumbo = part == IxgbePart::I82599;
-            let options = IxgbeOptions { part, mac, mac_fixed, trusted, jumbo, ..IxgbeOptions::default() };
-            world.add_ixgbevf(IxgbeOptions { query_rss: true, ..options })
-        };
-        match part {
-            Part::I82576 => igb(IgbPart::I82576),
-            Part::I350 => igb(IgbPart::I350),
-            Part::I82599 => ixgbe(IxgbePart::I82599),
-            Part::X550 => ixgbe(IxgbePart::X550),
-        }
-    }
-}
+pub use crate::part::*;
 
 /// How long a stop waits for queues, in the world's time.
 pub const DEADLINE: Duration = Duration::from_millis(100);
@@ -174,7 +58,7 @@ impl Rng {
 
 /// A VF of this part whose PF assigns 02:00:00:00:00:`last`.
 pub fn options(part: Part, last: u8) -> Vf {
-    Vf { part, mac: Some(mac(last)), mac_fixed: false, rss: false, trusted: false }
+    Vf { part, mac: Some(mac(last)), mac_fixed: false, rss: false, trusted: false, pf_promiscuous: false }
 }
 
 /// 02:00:00:00:00:`last`.

@@ -144,7 +144,6 @@ fn replies_of_any_length_are_read_or_refused() {
         let reply = &bytes[..len];
         assert_eq!(parse_version(reply).is_some(), len >= 8, "{len}");
         assert_eq!(parse_u64(reply).is_some(), len >= 8, "{len}");
-        assert_eq!(parse_u16(reply).is_some(), len >= 2, "{len}");
         assert_eq!(parse_vlan_caps(reply).is_some(), len >= 40, "{len}");
         assert_eq!(parse_stats(reply).is_some(), len >= 96, "{len}");
         assert_eq!(parse_event(&[&[1, 0, 0, 0], reply].concat(), true) != Event::Other, len + 4 >= 16, "{len}");
@@ -160,17 +159,6 @@ fn replies_of_any_length_are_read_or_refused() {
     let stats: Vec<u8> = (0..12u64).flat_map(u64::to_le_bytes).collect();
     let stats = parse_stats(&stats).unwrap();
     assert_eq!((stats.rx_bytes, stats.rx_unicast, stats.rx_multicast, stats.rx_broadcast), (0, 1, 2, 3));
+    assert_eq!(stats.rx_discards, 4);
     assert_eq!((stats.tx_bytes, stats.tx_unicast, stats.tx_multicast, stats.tx_broadcast), (6, 7, 8, 9));
-}
-
-#[test]
-fn the_corpus_of_replies_breaks_nothing() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus/iavf_replies");
-    let mut files = 0;
-    for entry in std::fs::read_dir(folder).expect(folder) {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        crate::drivers::iavf::parse_anything(&bytes);
-        files += 1;
-    }
-    assert!(files >= 10, "{files} files in {folder}");
 }

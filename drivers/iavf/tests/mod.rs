@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::port::Iavf;
 use crate::addr::{Iova, MacAddr};
 use crate::error::{Error, Result};
-use crate::port::device::{Device, Health, Link, RingKind, RingPlan, Settings};
+use crate::port::device::{Counters, Device, Health, Link, RingKind, RingPlan, Settings};
 use fake::{Action, Coming, Fake};
 
 const MS: Duration = Duration::from_millis(1);
@@ -317,16 +317,19 @@ fn damaged_descriptors_are_passed_over() {
 fn counters_are_differences_and_survive_a_pf_that_starts_anew() {
     let mut vf = ready_with(Fake { stats: (1000..1012).collect(), ..Fake::new(0x1889) });
     start(&mut vf).unwrap();
-    assert_eq!(vf.counters(), Default::default());
-    vf.fake().stats = (0..12).map(|n| 1000 + n + (1 << n)).collect();
+    assert_eq!(vf.counters(), Counters { rx_missed: Some(0), ..Default::default() });
+    // Of the frames that came, 5 found no buffer.
+    vf.fake().stats = (0..12).map(|n| 1000 + n + if n == 4 { 5 } else { 1 << n }).collect();
     let totals = vf.counters();
-    assert_eq!((totals.rx_octets, totals.rx_packets, totals.rx_multicast), (1, 2 + 4 + 8, 4));
-    assert_eq!((totals.tx_octets, totals.tx_packets), (64, 128 + 256 + 512));
+    assert_eq!((totals.rx_octets, totals.rx_packets, totals.rx_multicast), (1, 2 + 4 + 8 - 5, 4));
+    assert_eq!(totals.rx_missed, Some(5));
+    // Sent octets come without the FCS.
+    assert_eq!((totals.tx_octets, totals.tx_packets), (64 + 4 * (128 + 256 + 512), 128 + 256 + 512));
     assert_eq!(vf.counters(), totals, "reading does not count");
     // The PF appends a counter, and starts anew.
     vf.fake().stats = vec![3; 13];
     let again = vf.counters();
-    assert_eq!((again.rx_octets, again.rx_packets), (totals.rx_octets + 3, totals.rx_packets + 9));
+    assert_eq!((again.rx_octets, again.rx_packets), (totals.rx_octets + 3, totals.rx_packets + 9 - 3));
     // Whatever it counted over a reset is no traffic of ours.
     vf.fake().stats = vec![100; 12];
     vf.reset(false).unwrap();

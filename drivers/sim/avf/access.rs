@@ -185,6 +185,9 @@ impl AvfVf {
             }
         }
         for queue in 0..QUEUES_MAX {
+            if !self.runs(queue) {
+                continue;
+            }
             for tx in [false, true] {
                 let cell = self.cells.tail(tx, queue);
                 let ring = if tx { &mut self.tx[queue].ring } else { &mut self.rx[queue].ring };

@@ -267,6 +267,12 @@ impl AvfVf {
         self.link && self.reset.is_none() && self.bus_master && !self.faults.gone()
     }
 
+    /// True when either direction of a queue is enabled.
+    #[inline]
+    fn runs(&self, queue: usize) -> bool {
+        self.rx[queue].ring.enabled || self.tx[queue].ring.enabled
+    }
+
     /// True when completed descriptors of a queue stay in the device until there are several.
     #[inline]
     fn holds(&self, vector: Option<usize>) -> bool {
@@ -317,6 +323,9 @@ impl AvfVf {
     fn write_back(&mut self, env: &mut Env) -> bool {
         let mut busy = false;
         for queue in 0..QUEUES_MAX {
+            if !self.runs(queue) {
+                continue; // a queue that stops forgets what it owes
+            }
             for tx in [false, true] {
                 let vector = if tx { self.tx[queue].vector } else { self.rx[queue].vector };
                 let hold = self.holds(vector);
@@ -583,7 +592,7 @@ impl Model for AvfVf {
     }
 
     fn preset_counters(&mut self, value: u32) {
-        self.stats.preset(value as i32 as i64 as u64);
+        self.stats.preset(value.into());
     }
 
     fn violate(&self, env: &mut Env, what: &str) {

@@ -37,7 +37,7 @@ impl Stats {
         self.0[11] = self.0[11].wrapping_add(1);
     }
 
-    /// Sets every counter, so that tests see them wrap.
+    /// Sets every counter. They have 64 bits, so nobody lives to see one wrap.
     pub(super) fn preset(&mut self, value: u64) {
         self.0 = [value; 12];
     }

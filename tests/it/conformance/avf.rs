@@ -48,36 +48,33 @@ fn frames_pass_both_ways_behind_every_pf() {
 }
 
 #[test]
-fn sixteen_queues_are_asked_for_and_all_of_them_send() {
-    let world = world("avf_queues");
+fn buffers_that_the_longest_frames_would_not_fit_are_refused() {
+    let world = world("avf_buffers");
     for options in forms(1) {
-        let mut s = station(&world, options, PortConfig::new().queues(16, 16).rings(64, 64));
-        assert_eq!((s.rx.len(), s.tx.len()), (16, 16));
-        for queue in 0..16 {
-            let frames = [frame(PEER, s.mac(), 100, queue as u64)];
-            s.send_by(queue, &frames, 1);
-            assert_eq!(world.take_sent(s.id), frames);
+        // Five buffers for a frame: of 1024 bytes for 5120.
+        for (mtu, room, needed) in [(5098, 1024, None), (5099, 1024, Some("1152")), (9000, 1919, Some("1920"))] {
+            let id = world.add_iavf(options.clone());
+            let port = vfring::Port::open(&world.spec(id), PortConfig::new().mtu(mtu)).expect("open");
+            let pool = pool_for(&port, room);
+            match (Station::try_start(&world, id, port, &pool), needed) {
+                (Ok(mut s), None) => {
+                    let longest = frame(s.mac(), PEER, usize::from(mtu) + 22, 1);
+                    assert_eq!(s.deliver(&longest).expect("the longest frame").segments, 5);
+                    s.finish();
+                }
+                (Err(error), Some(needed)) => {
+                    let text = one_line(&error);
+                    assert!(
+                        text.contains(&format!("data_room({needed})")) && text.contains(&mtu.to_string()),
+                        "{text}"
+                    );
+                }
+                (result, _) => panic!("MTU {mtu}, room {room}: {:?}", result.err()),
+            }
+            assert_home(&pool);
         }
-        s.finish();
     }
-}
-
-#[test]
-fn a_port_is_stopped_and_started_again_behind_every_pf() {
-    let world = world("avf_again");
-    for options in forms(1) {
-        let mut s = station(&world, options, PortConfig::new());
-        for n in 0..5 {
-            assert!(s.passes(mac(1), None), "{n}");
-            let (id, pool) = (s.id, s.pool.clone());
-            let port = s.stop().expect("stop");
-            s = Station::start(&world, id, port, &pool);
-        }
-        s.run(20);
-        assert!(s.control.link().up);
-        s.world.advance(Duration::from_millis(1));
-        s.finish();
-    }
+    assert_no_violations(&world);
 }
 
 /// Services and polls until the port runs again.

@@ -20,8 +20,8 @@ struct End {
 }
 
 fn open(pair: &str, part: Part, config: &PortConfig) -> (Vec<Port>, Vec<Mempool>) {
-    let spec =
-        |n: u8| format!("sim:{}?wire=pair:{pair}&part={}&mac={}", part.family(), part.key(), mac(n)).parse().unwrap();
+    let Facts { family, key, .. } = part.facts();
+    let spec = |n: u8| format!("sim:{family}?wire=pair:{pair}&part={key}&mac={}", mac(n)).parse().unwrap();
     let ports = Port::open_many(&[(spec(1), config.clone()), (spec(2), config.clone())]).unwrap();
     let pools = ports.iter().map(|p| pool_for(p, 2048)).collect();
     (ports, pools)
@@ -38,10 +38,17 @@ fn start(port: Port, pool: &Mempool) -> End {
 
 #[test]
 fn every_frame_arrives_once_and_in_order_under_load() {
-    let parts = [(Part::I82576, false), (Part::I350, true), (Part::I82599, false), (Part::X550, true)];
+    let parts = [
+        (Part::I82576, false),
+        (Part::I350, true),
+        (Part::I82599, false),
+        (Part::X550, true),
+        (Part::Xl710, false),
+        (Part::E810, true),
+    ];
     for (part, interrupts) in parts {
         let config = PortConfig::new().interrupts(interrupts);
-        let (ports, pools) = open(&format!("order-{}", part.key()), part, &config);
+        let (ports, pools) = open(&format!("order-{}", part.facts().key), part, &config);
         let mut ends = ports.into_iter().zip(&pools).map(|(port, pool)| start(port, pool));
         let (a, b) = (ends.next().unwrap(), ends.next().unwrap());
         let received = AtomicU64::new(0);
@@ -102,8 +109,8 @@ fn every_frame_arrives_once_and_in_order_under_load() {
 #[test]
 fn ports_are_stopped_under_the_feet_of_their_threads() {
     let config = PortConfig::new().rings(64, 64);
-    for part in [Part::I82576, Part::I350, Part::X550] {
-        let (mut ports, pools) = open(&format!("stop-{}", part.key()), part, &config);
+    for part in [Part::I82576, Part::I350, Part::X550, Part::E810] {
+        let (mut ports, pools) = open(&format!("stop-{}", part.facts().key), part, &config);
         for lap in 0..25 {
             let ends: Vec<End> = ports.drain(..).zip(&pools).map(|(port, pool)| start(port, pool)).collect();
             let (end, moved) = (AtomicBool::new(false), AtomicU64::new(0));

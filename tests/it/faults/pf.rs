@@ -7,22 +7,31 @@ use vfring::drivers::sim::{Fault, World};
 use vfring::{Port, PortConfig, PortState};
 use vfring_tests::bed::*;
 
-/// Faults under which the PF is of no use.
-const MUTE: [Fault; 6] = [
-    Fault::LoseAck,
-    Fault::LoseReply,
-    Fault::GarbageReply,
-    Fault::StsWithoutMessage,
-    Fault::RstiStuck,
-    Fault::PfHoldsBuffer,
-];
-/// Those of them that the part's driver minds: an ixgbe VF does not wait for an acknowledgement.
+/// Faults under which the PF is of no use to this part's driver.
 fn mute(part: Part) -> impl Iterator<Item = Fault> {
-    MUTE.into_iter().filter(move |&fault| part.is_igb() || fault != Fault::LoseAck)
+    use Fault::*;
+    const MAILBOX: [Fault; 6] = [LoseReply, GarbageReply, StsWithoutMessage, RstiStuck, PfHoldsBuffer, LoseAck];
+    let faults: &[Fault] = match part.facts().family {
+        "igbvf" => &MAILBOX,
+        // An ixgbe VF does not wait for an acknowledgement.
+        "ixgbevf" => &MAILBOX[..5],
+        // Admin queues have neither acknowledgement nor buffer, and garbage is an answer there.
+        _ => &[LoseReply, RstiStuck],
+    };
+    faults.iter().copied()
 }
 
-/// Acknowledgement, answer, and the pauses around them (igbvf 3.1, 3.4).
-const HANDSHAKE: Duration = Duration::from_millis(2200);
+/// A part of each kind of channel to the PF, and generation: silence is the same behind either PF of an iavf VF, and waiting
+/// takes its time.
+fn pfs() -> impl Iterator<Item = Part> {
+    PARTS.into_iter().filter(|&part| !part.is_iavf() || part == Part::E810)
+}
+
+/// What one attempt to talk to the PF may take: a mailbox's acknowledgement, answer, and the pauses around them (igbvf 3.1,
+/// 3.4); an iavf VF's reset, begun and ended, and an answer (iavf 4.1, 6.3).
+fn attempt(part: Part) -> Duration {
+    Duration::from_millis(if part.is_iavf() { 4200 } else { 2200 })
+}
 
 /// How long opening asks again before it gives up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,7 +45,7 @@ fn opening_waits_for_a_pf_that_is_being_reset() {
             world.set_fault(id, Fault::PfResetFor(time));
             let before = world.now();
             drop(Port::open(&world.spec(id), PortConfig::new()).unwrap());
-            assert!(world.now() - before < time + HANDSHAKE, "{time:?}: {:?}", world.now() - before);
+            assert!(world.now() - before < time + attempt(part), "{time:?}: {:?}", world.now() - before);
         }
     }
     assert_no_violations(&world);
@@ -45,14 +54,14 @@ fn opening_waits_for_a_pf_that_is_being_reset() {
 #[test]
 fn without_a_pf_nothing_opens_and_the_error_says_where_to_look() {
     let world = world("mute_open");
-    for part in PARTS {
+    for part in pfs() {
         for fault in mute(part) {
             let id = options(part, 1).add_to(&world);
             world.set_fault(id, fault);
             let before = world.now();
             let error = Port::open(&world.spec(id), PortConfig::new()).unwrap_err();
             let took = world.now() - before;
-            assert!(PATIENCE <= took && took < PATIENCE + HANDSHAKE, "{fault:?}: {took:?}");
+            assert!(PATIENCE <= took && took < PATIENCE + attempt(part), "{fault:?}: {took:?}");
             let text = one_line(&error);
             assert!(text.contains("PF") && text.contains(&world.spec(id).to_string()), "{fault:?}: {text}");
             world.clear_faults(id);
@@ -65,7 +74,7 @@ fn without_a_pf_nothing_opens_and_the_error_says_where_to_look() {
 #[test]
 fn a_pf_that_falls_silent_before_the_start_fails_it() {
     let world = world("mute_start");
-    for part in PARTS {
+    for part in pfs() {
         for fault in mute(part) {
             let id = options(part, 1).add_to(&world);
             let port = Port::open(&world.spec(id), PortConfig::new()).unwrap();
@@ -81,7 +90,7 @@ fn a_pf_that_falls_silent_before_the_start_fails_it() {
                 Err(error) => drop(one_line(&error)),
             }
             // A request, a handshake, a request, and the reset of the port that is dropped.
-            assert!(world.now() - before < 4 * HANDSHAKE, "{fault:?}: {:?}", world.now() - before);
+            assert!(world.now() - before < 4 * attempt(part), "{fault:?}: {:?}", world.now() - before);
             assert_home(&pool);
             world.clear_faults(id);
             let port = Port::open(&world.spec(id), PortConfig::new()).unwrap();
@@ -95,20 +104,24 @@ fn a_pf_that_falls_silent_before_the_start_fails_it() {
 #[test]
 fn a_pf_that_falls_silent_while_the_port_runs_is_waited_for() {
     let world = world("mute_running");
-    for part in PARTS {
+    for part in pfs() {
         for fault in mute(part) {
             let mut s = Station::new(&world, options(part, 1), PortConfig::new());
             s.control.add_vlan(4).unwrap();
             world.set_fault(s.id, fault);
             let before = world.now();
-            let error = s.control.add_vlan(5).unwrap_err();
-            assert!(world.now() - before < HANDSHAKE, "{fault:?}");
-            one_line(&error);
+            let set = s.control.add_vlan(5);
+            assert!(world.now() - before < attempt(part), "{fault:?}");
+            match &set {
+                // Messages pass all the same.
+                Ok(()) => assert!(part.is_iavf() && fault == Fault::RstiStuck, "{fault:?}"),
+                Err(error) => drop(one_line(error)),
+            }
             // Only a handshake helps, and it is tried until it succeeds.
             for _ in 0..5 {
                 let before = world.now();
                 assert_eq!(s.control.service(), PortState::Resetting, "{fault:?}");
-                assert!(world.now() - before < HANDSHAKE, "{fault:?}");
+                assert!(world.now() - before < attempt(part), "{fault:?}");
                 s.poll();
                 world.advance(Duration::from_millis(100));
             }
@@ -116,7 +129,8 @@ fn a_pf_that_falls_silent_while_the_port_runs_is_waited_for() {
             recover(&mut s);
             assert_passes(&mut s);
             let own = s.mac();
-            assert!(s.passes(own, Some(4)) && !s.passes(own, Some(5)), "{fault:?}: what was in force is, and no more");
+            assert_eq!(s.passes(own, Some(5)), set.is_ok(), "{fault:?}");
+            assert!(s.passes(own, Some(4)) && !s.passes(own, Some(6)), "{fault:?}: what was in force is, and no more");
             s.finish();
         }
     }
@@ -125,7 +139,7 @@ fn a_pf_that_falls_silent_while_the_port_runs_is_waited_for() {
 #[test]
 fn a_port_stops_without_a_pf() {
     let world = world("mute_stop");
-    for part in PARTS {
+    for part in pfs() {
         for fault in mute(part) {
             let mut s = Station::new(&world, options(part, 1), PortConfig::new());
             s.send_by(0, &vec![frame(PEER, s.mac(), 60, 1); 10], 32);
@@ -134,7 +148,7 @@ fn a_port_stops_without_a_pf() {
             let before = world.now();
             let text = one_line(&s.stop().unwrap_err());
             assert!(text.contains("PF"), "{text}");
-            assert!(world.now() - before < HANDSHAKE + DEADLINE, "{fault:?}");
+            assert!(world.now() - before < attempt(part) + DEADLINE, "{fault:?}");
             // The function is silent whatever the PF says.
             assert_home(&pool);
             world.clear_faults(id);
@@ -149,7 +163,7 @@ fn a_port_stops_without_a_pf() {
 #[test]
 fn refusals_fail_what_asked_for_them_and_nothing_else() {
     let world = world("nack");
-    for part in PARTS {
+    for part in PARTS.into_iter().filter(|part| !part.is_iavf()) {
         // Reset, MAC, multicast, VLAN, frame size, promiscuity; on ixgbe the sixth is further addresses, and there are queues,
         // xcast mode and link state.
         let (messages, further, modes) = if part.is_igb() {
@@ -199,6 +213,90 @@ fn refusals_fail_what_asked_for_them_and_nothing_else() {
             }
             assert_no_violations(&world);
         }
+    }
+}
+
+#[test]
+fn refused_messages_of_virtchnl_fail_what_asked_for_them_and_nothing_else() {
+    let world = world("nack_virtchnl");
+    for part in PARTS.into_iter().filter(|part| part.is_iavf()) {
+        let second = part == Part::E810Qinq;
+        let v2 = part != Part::Xl710;
+        // VERSION and GET_VF_RESOURCES; queues, vectors, RSS table, key and fields.
+        let (to_open, to_start) = ([1, 3], [6, 7, if second { 107 } else { 8 }, 23, 24, 26]);
+        let (add_vlan, del_vlan, strip, insert) = if v2 { (52, 53, 54, 56) } else { (12, 13, 27, 0) };
+        // Filters; and what can be done without: deleting an address, statistics, capabilities, no stripping.
+        let others = [10, 11, 14, 15, 25, 28, 44, 51, 55, add_vlan, del_vlan, strip, insert];
+        for refused in to_open.into_iter().chain(to_start).chain(others) {
+            let id = Vf { trusted: true, ..options(part, 1) }.add_to(&world);
+            world.set_fault(id, Fault::NackRequest(refused));
+            let says = |error: &vfring::Error| {
+                let text = one_line(error);
+                assert!(text.contains("the PF") && text.contains("status -5"), "{refused}: {text}");
+            };
+            let port = match Port::open(&world.spec(id), PortConfig::new()) {
+                Ok(port) => port,
+                Err(error) => {
+                    assert!(to_open.contains(&refused), "{refused}: {error}");
+                    says(&error);
+                    continue;
+                }
+            };
+            assert_eq!(port.mac(), mac(1));
+            let pool = pool_for(&port, 2048);
+            let mut s = match Station::try_start(&world, id, port, &pool) {
+                Ok(s) => s,
+                Err(error) => {
+                    assert!(to_start.contains(&refused) || refused == insert, "{refused}: {error}");
+                    says(&error);
+                    assert_home(&pool);
+                    continue;
+                }
+            };
+            assert!(!to_start.contains(&refused), "{refused}");
+            assert_passes(&mut s);
+            // Without its capabilities there is no VLAN to ask for.
+            let vlans = refused != 51 || !v2;
+            let results = [
+                (refused != 10, s.control.set_mac(mac(2))),
+                (refused != 10, s.control.set_unicast(&[mac(3)])),
+                (refused != 10, s.control.set_multicast(&["01:00:5e:00:00:01".parse().unwrap()])),
+                (vlans && ![add_vlan, strip].contains(&refused), s.control.add_vlan(3)),
+                (vlans && ![add_vlan, strip, del_vlan].contains(&refused), s.control.remove_vlan(3)),
+                (refused != 14, s.control.set_promiscuous(false, true)),
+            ];
+            for (i, (expected, result)) in results.into_iter().enumerate() {
+                // What was never added may be removed.
+                assert!(result.is_ok() == expected || i == 4 && result.is_ok(), "{part:?} {refused}, {i}: {result:?}");
+                if let Err(error) = result {
+                    assert!(one_line(&error).contains("the PF"), "{error}");
+                }
+            }
+            // A refusal is an answer: the port runs on.
+            s.run(3);
+            assert_eq!((s.control.state(), s.stats().recoveries), (PortState::Running, 0));
+            assert_passes(&mut s);
+            s.finish();
+        }
+    }
+}
+
+#[test]
+fn garbage_of_a_pf_is_refused_at_once() {
+    let world = world("garbage");
+    for part in PARTS.into_iter().filter(|part| part.is_iavf()) {
+        let id = options(part, 1).add_to(&world);
+        world.set_fault(id, Fault::GarbageReply);
+        let before = world.now();
+        let text = one_line(&Port::open(&world.spec(id), PortConfig::new()).unwrap_err());
+        assert!(text.contains("the PF speaks virtchnl 2779096485.2779096485"), "{text}");
+        assert!(world.now() - before < attempt(part));
+        world.clear_faults(id);
+        let port = Port::open(&world.spec(id), PortConfig::new()).unwrap();
+        let pool = pool_for(&port, 2048);
+        let mut s = Station::start(&world, id, port, &pool);
+        assert_passes(&mut s);
+        s.finish();
     }
 }
 
@@ -286,8 +384,7 @@ fn faults_add_up() {
             Fault::EnableStuck,
             Fault::LinkFlaps(Duration::from_millis(17)),
         ] {
-            // No reset clears ENABLE on ixgbe.
-            if part.is_igb() || fault != Fault::EnableStuck {
+            if part.facts().reset_stops_queues || fault != Fault::EnableStuck {
                 world.set_fault(id, fault);
             }
         }
@@ -309,10 +406,11 @@ fn faults_add_up() {
 fn a_recovery_that_the_pf_stands_in_the_way_of_says_so() {
     let world = world("trouble");
     for part in PARTS {
-        // Granted at the start, refused after the reset: the maximum frame (message 5).
+        // Granted at the start, refused after the reset: the maximum frame, or the rings, which it is part of.
+        let refused = Fault::NackRequest(if part.is_iavf() { 6 } else { 5 });
         let mut s = Station::new(&world, options(part, 1), PortConfig::new());
         assert!(s.control.trouble().is_none());
-        world.set_fault(s.id, Fault::NackRequest(5));
+        world.set_fault(s.id, refused);
         world.pf_reset(s.id);
         world.pf_reset_done(s.id);
         for _ in 0..20 {
