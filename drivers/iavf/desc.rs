@@ -57,7 +57,7 @@ impl Found {
         let ipv4 = packet_type.contains(PacketType::IPV4);
         let l4 = packet_type.intersects(PacketType::TCP.union(PacketType::UDP).union(PacketType::SCTP));
         if self.ipv6_extensions && packet_type.contains(PacketType::IPV6) {
-            packet_type |= PacketType::IPV6_EXTENSIONS;
+            packet_type = packet_type.difference(PacketType::IPV6) | PacketType::IPV6_EXTENSIONS;
         }
         let verdict = |looked: bool, wrong: bool| match (looked && self.checked, wrong) {
             (false, _) => Checksum::Unchecked,
@@ -139,6 +139,8 @@ unsafe impl RxFormat for AvfLegacyRx {
 /// Write-back of a flex receive descriptor (fact sheet iavf 5.4).
 mod flex {
     // Word 0.
+    /// RXDID, which is 22.
+    pub const RXDID: u64 = 0x3F;
     pub const PTYPE_SHIFT: u32 = 16;
     pub const PTYPE: u64 = 0x3FF;
     pub const LEN_SHIFT: u32 = 32;
@@ -166,6 +168,7 @@ unsafe impl RxFormat for AvfFlexRx {
     const WORDS: usize = 4;
     const STATUS: usize = 1;
     const LEN_WORD: usize = 0;
+    const WRITTEN: u64 = flex::RXDID;
     const DONE: u64 = flex::DD;
     const LAST: u64 = flex::EOF;
     const ERROR: u64 = flex::RXE;

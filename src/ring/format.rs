@@ -22,8 +22,11 @@ pub unsafe trait RxFormat: Send + 'static {
     const WORDS: usize;
     /// The word with the status bits.
     const STATUS: usize;
-    /// The word with the length.
+    /// The word with the length: `STATUS`, or 0.
     const LEN_WORD: usize = Self::STATUS;
+    /// Bits of word `LEN_WORD` of which a write-back sets at least one and an armed descriptor has none: the length where it
+    /// is in the status word, else some of the low six bits, which no buffer's address has.
+    const WRITTEN: u64 = ((1 << Self::LEN_BITS) - 1) << Self::LEN_SHIFT;
     /// Descriptor done, in word `STATUS`.
     const DONE: u64;
     /// End of packet, in word `STATUS`.

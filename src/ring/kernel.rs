@@ -94,20 +94,20 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
                 status[i] = word;
             }
         }
-        if !plain::<F>(all, any) || F::LEN_WORD == F::STATUS && (F::len(any) > limit || F::len(last) == 0) {
+        if !plain::<F>(all, any) || F::LEN_WORD == F::STATUS && (F::len(any) > limit || last & F::WRITTEN == 0) {
             return group;
         }
         // The loads above saw DONE; what the device wrote before it is visible after this.
         fence(Ordering::Acquire);
         if F::LEN_WORD != F::STATUS {
-            let mut any = 0;
+            let (mut any, mut last) = (0, 0);
             for (i, place) in places.iter_mut().enumerate() {
                 // SAFETY: as above.
-                let word = unsafe { words.load(at + i * F::WORDS + F::LEN_WORD) };
-                any |= word;
-                PacketBuf::write_len(place, F::len(word) as u16);
+                last = unsafe { words.load(at + i * F::WORDS + F::LEN_WORD) };
+                any |= last;
+                PacketBuf::write_len(place, F::len(last) as u16);
             }
-            if F::len(any) > limit {
+            if F::len(any) > limit || last & F::WRITTEN == 0 {
                 return group;
             }
         }
@@ -144,8 +144,8 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
 /// the union of their lengths to say.
 ///
 /// No length has a bit that the union lacks, so where the union fits the buffer every one does. (Frames that fill more than
-/// half of a buffer whose size is no power of two may fail this, and come one by one. A last descriptor without a length
-/// may not be done at all, see `RxQueue::is_past`; an earlier one is.)
+/// half of a buffer whose size is no power of two may fail this, and come one by one. A last descriptor that nobody seems to
+/// have written may not be done at all, see `RxQueue::is_past`; an earlier one is.)
 #[inline(always)]
 fn plain<F: RxFormat>(all: u64, any: u64) -> bool {
     let whole = F::DONE | F::LAST;

@@ -263,18 +263,22 @@ impl<F: RxFormat> RxQueue<F> {
         let at = self.next as usize * F::WORDS;
         // SAFETY: `next` is below the ring's size.
         let status = unsafe { self.parts.ring.load_acquire(at + F::STATUS) };
-        if status & F::DONE == 0 || F::LEN_WORD == F::STATUS && F::len(status) == 0 && !self.is_past(status) {
+        if status & F::DONE == 0 {
+            return false;
+        }
+        // SAFETY: as above.
+        let load = |word| unsafe { self.parts.ring.load(at + word) };
+        let len_word = if F::LEN_WORD == F::STATUS { status } else { load(F::LEN_WORD) };
+        if len_word & F::WRITTEN == 0 && !self.is_past(status, len_word) {
             return false;
         }
         if cache.ensure(1) == 0 {
             self.parts.counts.no_buffer.add(1);
             return false;
         }
-        // SAFETY: as above.
-        let load = |word| unsafe { self.parts.ring.load(at + word) };
         // Before the descriptor is armed again.
         let words = if INFO { kernel::all_words::<F>(status, load) } else { [0; MAX_WORDS] };
-        let len = F::len(if F::LEN_WORD == F::STATUS { status } else { load(F::LEN_WORD) });
+        let len = F::len(len_word);
         let Some(&fresh) = cache.take(1).first() else { return false };
         let Some(slot) = self.slots.get_mut(self.next as usize) else { return false };
         let index = std::mem::replace(slot, fresh);
@@ -303,14 +307,18 @@ impl<F: RxFormat> RxQueue<F> {
         true
     }
 
-    /// Is a done descriptor without a byte done for good?
+    /// Is a done descriptor done for good whose length, or whatever else a write-back leaves, is not there?
     ///
     /// Emulated NICs store the done bit by a `memmove` that may store it twice (glibc's does for 4 bytes, QEMU's igb uses it),
     /// and when the second store is late it hits a descriptor that was armed anew: done, with no length, while the buffer
     /// is the device's. Linux's drivers take the length for the sign of completion. The device has passed it if it completed the
-    /// next one; and a frame may end in a buffer that had nothing but the FCS, which was stripped.
+    /// next one; and a frame may end in a buffer that had nothing but the FCS, which was stripped. Where the length took the
+    /// address's place, so did the rest of that word, and an echo is known by the address that is still there.
     #[cold]
-    fn is_past(&self, status: u64) -> bool {
+    fn is_past(&self, status: u64, len_word: u64) -> bool {
+        if F::LEN_WORD != F::STATUS && self.slots.get(self.next as usize).is_some_and(|&i| self.iova(i) != len_word) {
+            return true;
+        }
         let following = if self.next as usize + 1 == self.slots.len() { 0 } else { self.next as usize + 1 };
         // SAFETY: below the ring's size.
         let next = unsafe { self.parts.ring.load(following * F::WORDS + F::STATUS) };
@@ -355,13 +363,18 @@ impl<F: RxFormat> RxQueue<F> {
         self.partial.take()
     }
 
+    /// Where the device sees a buffer.
+    #[inline(always)]
+    fn iova(&self, index: u32) -> u64 {
+        ((self.data_base + index as usize * self.stride) as u64).wrapping_add(self.parts.iova_delta)
+    }
+
     /// Writes the descriptor of a fresh buffer.
     #[inline(always)]
     fn arm(&mut self, position: usize, index: u32) {
-        let addr = self.data_base + index as usize * self.stride;
         // SAFETY: callers pass a position below the ring's size.
         unsafe {
-            self.parts.ring.store(position * F::WORDS, (addr as u64).wrapping_add(self.parts.iova_delta));
+            self.parts.ring.store(position * F::WORDS, self.iova(index));
             for word in 1..F::WORDS {
                 self.parts.ring.store(position * F::WORDS + word, 0);
             }

@@ -233,13 +233,22 @@ fn a_packet_stays_in_the_ring_when_the_pool_is_empty() {
 
 #[test]
 fn a_done_bit_without_a_length_is_no_frame_yet() {
+    echoes::<Toy>();
+}
+
+#[test]
+fn a_done_bit_over_an_armed_address_is_no_frame_yet() {
+    echoes::<Wide>();
+}
+
+fn echoes<F: RxFormat<Quirks = ()>>() {
     for (vector, before, flags) in
         [false, true].into_iter().flat_map(|v| (0..20).flat_map(move |n| [(v, n, LAST), (v, n, 0)]))
     {
         let pool = pool(32 + 64);
         let mut bench = Bench::new(32);
         bench.kernel = Kernel::best(vector);
-        let mut rx = bench.rx::<Toy>(&pool, false);
+        let mut rx = bench.rx::<F>(&pool, false);
         let (mut cache, mut burst) = (pool.cache(), Burst::new());
         assert_eq!(rx.burst(&mut cache, &mut burst), 0);
         for lap in 0..8 {

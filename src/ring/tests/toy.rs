@@ -46,6 +46,7 @@ unsafe impl RxFormat for Wide {
     const WORDS: usize = 4;
     const STATUS: usize = 1;
     const LEN_WORD: usize = 0;
+    const WRITTEN: u64 = 0x3F;
     const DONE: u64 = DONE;
     const LAST: u64 = LAST;
     const ERROR: u64 = ERROR;
@@ -225,7 +226,7 @@ impl Bench {
         } else {
             assert!(self.tail().is_multiple_of(8));
             self.word(self.head, 3).store(0xdead, Ordering::Relaxed);
-            self.word(self.head, 0).store(len, Ordering::Relaxed);
+            self.word(self.head, 0).store(len | 22, Ordering::Relaxed);
             self.word(self.head, 1).store(flags | DONE, Ordering::Release);
         }
         self.head = (self.head + 1) % self.size;
