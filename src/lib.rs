@@ -59,6 +59,8 @@ mod addr;
 pub mod drivers;
 mod error;
 mod event;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 #[cfg(feature = "plugin")]
 pub mod host;
 mod mem;

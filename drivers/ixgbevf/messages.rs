@@ -156,6 +156,21 @@ impl Granted {
     }
 }
 
+/// Every parser on the same words, for fuzzing; what they let through must be what the driver may use.
+#[cfg(any(fuzzing, test))]
+pub fn parse_anything(bytes: &[u8]) {
+    let word = |i: usize| {
+        let mut word = [0; 4];
+        word.iter_mut().zip(bytes.iter().skip(4 * i)).for_each(|(to, from)| *to = *from);
+        u32::from_le_bytes(word)
+    };
+    let Granted { rx_queues, tx_queues, classes, default_tx } = Granted::parse(std::array::from_fn(word));
+    assert!((1..=QUEUES).contains(&rx_queues) && (1..=QUEUES).contains(&tx_queues) && default_tx < tx_queues);
+    assert!(classes.is_none_or(|classes| classes <= rx_queues));
+    let table = reta(std::array::from_fn(word));
+    assert!(table.len() == usize::from(RETA_ENTRIES) && table.iter().all(|&queue| queue < 1 << RETA_ENTRY_BITS));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

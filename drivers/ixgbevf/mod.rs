@@ -35,4 +35,6 @@ mod tests;
 
 use super::intel;
 pub use desc::{IxgbeRx, IxgbeTx, Quirks};
+#[cfg(any(fuzzing, test))]
+pub use messages::parse_anything;
 pub(crate) use port::Ixgbevf;

@@ -32,3 +32,5 @@ mod tests;
 pub(crate) use bus::VfioBus;
 #[cfg(feature = "vfio-user")]
 pub(crate) use user::VfioUserBus;
+#[cfg(all(feature = "vfio-user", any(fuzzing, test)))]
+pub use user::parse_anything;

@@ -25,6 +25,19 @@ mod tests;
 
 pub(crate) use bus::VfioUserBus;
 
+/// Takes a device over from a server that says these bytes, whatever it is asked, and closes; for fuzzing.
+#[cfg(any(fuzzing, test))]
+pub fn parse_anything(bytes: &[u8]) {
+    use std::io::Write;
+    let Ok((ours, mut theirs)) = std::os::unix::net::UnixStream::pair() else { return };
+    // More than a socket holds would wait for a reader.
+    let _ = theirs.write_all(&bytes[..bytes.len().min(1 << 16)]);
+    let _ = theirs.shutdown(std::net::Shutdown::Write);
+    if let Err(error) = device::Device::attach("vfio-user:fuzz", ours, Duration::from_secs(1)) {
+        assert!(!error.to_string().contains('\n'), "an error is one line: {error}");
+    }
+}
+
 use std::time::Duration;
 
 /// How long a server may take for a reply. Messages are answered in some ten microseconds; a server on a busy machine,
