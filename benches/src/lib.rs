@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use vfring::drivers::sim::{IgbOptions, PortId, World};
+use vfring::drivers::sim::{AvfOptions, AvfPart, IgbOptions, PortId, World};
 use vfring::{AnyRx, AnyTx, Burst, Control, Mempool, PacketBuf, PoolCache, Port, PortConfig, Result, Started};
 
 /// Descriptors of each ring.
@@ -40,12 +40,21 @@ pub enum Kind {
     Portable,
     /// With metadata on receive and offloads on transmit.
     Metadata,
+    /// As by default, of iavf with legacy receive descriptors; igbvf in all others.
+    IavfLegacy,
+    /// As by default, of iavf with flex receive descriptors.
+    IavfFlex,
 }
 
 impl Kind {
     /// Every kind, with its name in reports.
-    pub const ALL: [(&'static str, Kind); 3] =
-        [("plain", Kind::Plain), ("portable", Kind::Portable), ("metadata", Kind::Metadata)];
+    pub const ALL: [(&'static str, Kind); 5] = [
+        ("plain", Kind::Plain),
+        ("portable", Kind::Portable),
+        ("metadata", Kind::Metadata),
+        ("iavf-legacy", Kind::IavfLegacy),
+        ("iavf-flex", Kind::IavfFlex),
+    ];
 }
 
 /// What the driver does in a round.
@@ -81,7 +90,11 @@ impl Rig {
     /// What opening and starting a port returns.
     pub fn new(burst: usize, kind: Kind) -> Result<Rig> {
         let world = World::stepped(1);
-        let port = world.add_igbvf(IgbOptions::default());
+        let port = match kind {
+            Kind::Plain | Kind::Portable | Kind::Metadata => world.add_igbvf(IgbOptions::default()),
+            Kind::IavfLegacy => world.add_iavf(AvfOptions::new(AvfPart::Xl710)),
+            Kind::IavfFlex => world.add_iavf(AvfOptions::new(AvfPart::E810)),
+        };
         world.bench_relax();
         let metadata = kind == Kind::Metadata;
         let config = PortConfig::new().rings(RING, RING).rx_info(metadata).tx_offloads(metadata);

@@ -1,7 +1,7 @@
 //! The program that `benches/instructions` runs under callgrind: one path at one burst size, the driver's side inside
 //! `measured_round` and nothing else.
 //!
-//! usage: instructions PATH BURST plain|portable|metadata
+//! usage: instructions PATH BURST plain|portable|metadata|iavf-legacy|iavf-flex
 
 use vfring_bench::{Kind, Path, Rig};
 
@@ -20,7 +20,7 @@ fn measured_round(rig: &mut Rig, path: Path) -> usize {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [path, burst, kind] = arguments.as_slice() else {
-        eprintln!("usage: instructions PATH BURST plain|portable|metadata");
+        eprintln!("usage: instructions PATH BURST plain|portable|metadata|iavf-legacy|iavf-flex");
         std::process::exit(1);
     };
     let path = Path::ALL.iter().find(|(name, _)| name == path).map(|(_, path)| *path);
