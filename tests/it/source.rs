@@ -134,6 +134,7 @@ fn dependencies_point_one_way() {
         ("src/spec.rs", &["addr", "error"]),
         ("src/sync.rs", &[]),
         ("src/event.rs", &["error"]),
+        ("src/fuzz.rs", &["drivers", "plugin", "vfio"]),
         ("src/mem/", &["error", "sync"]),
         ("src/mmio.rs", &["addr", "error", "mem"]),
         ("src/pci/", &["addr", "error", "mmio"]),
