@@ -155,6 +155,8 @@ fn a_changed_file_is_read_without_a_signal_and_a_broken_one_changes_nothing() ->
     kubelet.wait_for_healthy(RESOURCE, 4)?;
     host.config(&CONFIG.replace("[\"1520\"]", "[\"1520\"], \"pciAddresses\": [\"0000:03:11.4\"]"));
     assert_eq!(ids(&kubelet.wait_for_healthy(RESOURCE, 1)?), ["0000:03:11.4"]);
+    // It was served all the time.
+    assert_eq!(kubelet.registrations().len(), 1);
     Ok(())
 }
 

@@ -108,7 +108,10 @@ async fn keep(shared: Arc<Shared>, resource: Resource, mut stop: watch::Receiver
     loop {
         let wait = tokio::select! {
             settled = keeper.look() => match settled {
-                true => keeper.shared.options.interval,
+                true => {
+                    pause = FIRST_PAUSE;
+                    keeper.shared.options.interval
+                }
                 false => pause,
             },
             _ = stop.wait_for(|stop| *stop) => break,
