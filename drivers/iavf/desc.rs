@@ -3,10 +3,10 @@
 //!
 //! Owns the bit layout (fact sheet iavf 5), as [`AvfLegacyRx`], [`AvfFlexRx`] and [`AvfTx`]; the rings of `vfring` call it
 //! per packet. What always holds: descriptors are little-endian 64-bit words, and everything here is pure arithmetic but
-//! for one look-up of the packet type.
+//! for look-ups in tables of constants.
 
-use super::ptype::{TUNNEL, look_up};
-use crate::mem::{Checksum, L4, PacketType, RxInfo, TxInfo};
+use super::ptype::judge;
+use crate::mem::{Facts, L4, PackedInfo, TxInfo, has};
 use crate::ring::{MAX_WORDS, RxFormat, TxFormat};
 
 /// Receive format: legacy 32-byte descriptors, RXDID 1 (fact sheet iavf 5.2, 5.3).
@@ -35,46 +35,6 @@ pub struct AvfQuirks {
     pub tag_in_l2tag2: bool,
 }
 
-/// Where the parts of a verdict are, for the form at hand.
-struct Found {
-    ptype: u16,
-    hash: Option<u32>,
-    tag: Option<u16>,
-    /// Checksums were looked at; wrong are those of the IP header, of L4, of the IP header outside a tunnel.
-    checked: bool,
-    ip_wrong: bool,
-    l4_wrong: bool,
-    outer_ip_wrong: bool,
-    ipv6_extensions: bool,
-}
-
-impl Found {
-    #[inline(always)]
-    fn info(self) -> RxInfo {
-        let entry = look_up(self.ptype);
-        let tunnel = entry & TUNNEL != 0;
-        let mut packet_type = PacketType::from_bits_truncate((entry & !TUNNEL).into());
-        let ipv4 = packet_type.contains(PacketType::IPV4);
-        let l4 = packet_type.intersects(PacketType::TCP.union(PacketType::UDP).union(PacketType::SCTP));
-        if self.ipv6_extensions && packet_type.contains(PacketType::IPV6) {
-            packet_type = packet_type.difference(PacketType::IPV6) | PacketType::IPV6_EXTENSIONS;
-        }
-        let verdict = |looked: bool, wrong: bool| match (looked && self.checked, wrong) {
-            (false, _) => Checksum::Unchecked,
-            (true, false) => Checksum::Good,
-            (true, true) => Checksum::Bad,
-        };
-        RxInfo {
-            hash: self.hash,
-            vlan_tci: self.tag,
-            packet_type,
-            ip_checksum: verdict(ipv4, if tunnel { self.outer_ip_wrong } else { self.ip_wrong }),
-            // Of what a tunnel holds nothing is told, and with such extension headers the verdict cannot be trusted.
-            l4_checksum: verdict(l4 && !self.ipv6_extensions, self.l4_wrong),
-        }
-    }
-}
-
 /// Write-back of a legacy receive descriptor (fact sheet iavf 5.3).
 mod legacy {
     // Word 0.
@@ -97,6 +57,14 @@ mod legacy {
     // Word 2.
     pub const L2TAG2P: u64 = 1 << 0;
     pub const L2TAG2_2_SHIFT: u32 = 48;
+
+    /// The bits that verdicts are made of, as `judge` takes them.
+    #[inline(always)]
+    pub fn verdict_bits(word1: u64) -> u64 {
+        const _: () =
+            assert!(IPE == 1 << 22 && L4E == 2 << 22 && EIPE == 4 << 22 && L3L4P == 8 && IPV6EXADD == 16 << 11);
+        word1 >> 22 & 7 | word1 & 8 | word1 >> 11 & 16
+    }
 }
 
 // SAFETY: DD is bit 0 of quadword 1. The device stores the frame first and writes the descriptor back with DD afterwards
@@ -115,24 +83,15 @@ unsafe impl RxFormat for AvfLegacyRx {
     type Quirks = AvfQuirks;
 
     #[inline(always)]
-    fn info(&[word0, word1, word2, _]: &[u64; MAX_WORDS], quirks: AvfQuirks) -> RxInfo {
-        let tag = if quirks.tag_in_l2tag2 {
-            (word2 & legacy::L2TAG2P != 0).then_some((word2 >> legacy::L2TAG2_2_SHIFT) as u16)
+    fn packed(&[word0, word1, word2, _]: &[u64; MAX_WORDS], quirks: AvfQuirks) -> PackedInfo {
+        let (tagged, tag) = if quirks.tag_in_l2tag2 {
+            (has(word2, legacy::L2TAG2P), word2 >> legacy::L2TAG2_2_SHIFT)
         } else {
-            (word1 & legacy::L2TAG1P != 0).then_some((word0 >> legacy::L2TAG1_SHIFT) as u16)
+            (has(word1, legacy::L2TAG1P), word0 >> legacy::L2TAG1_SHIFT)
         };
-        let hashed = word1 & legacy::FLTSTAT_RSS == legacy::FLTSTAT_RSS;
-        let found = Found {
-            ptype: (word1 >> legacy::PTYPE_SHIFT) as u8 as u16,
-            hash: hashed.then_some((word0 >> legacy::HASH_SHIFT) as u32),
-            tag,
-            checked: word1 & legacy::L3L4P != 0,
-            ip_wrong: word1 & legacy::IPE != 0,
-            l4_wrong: word1 & legacy::L4E != 0,
-            outer_ip_wrong: word1 & legacy::EIPE != 0,
-            ipv6_extensions: word1 & legacy::IPV6EXADD != 0,
-        };
-        found.info()
+        let (types, verdicts) = judge((word1 >> legacy::PTYPE_SHIFT) as u8 as u16, legacy::verdict_bits(word1));
+        let hashed = u64::from(word1 & legacy::FLTSTAT_RSS == legacy::FLTSTAT_RSS);
+        Facts { types, verdicts, hashed, hash: word0 >> legacy::HASH_SHIFT, tagged, tag }.pack()
     }
 }
 
@@ -159,6 +118,13 @@ mod flex {
     // Word 2: status 1 and the tags.
     pub const L2TAG2P: u64 = 1 << 11;
     pub const L2TAG2_2_SHIFT: u32 = 48;
+
+    /// The bits that verdicts are made of, as `judge` takes them.
+    #[inline(always)]
+    pub fn verdict_bits(word1: u64) -> u64 {
+        const _: () = assert!(IPE == 1 << 4 && L4E == 2 << 4 && EIPE == 4 << 4 && L3L4P == 8 && IPV6EXADD == 16 << 5);
+        word1 >> 4 & 7 | word1 & 8 | word1 >> 5 & 16
+    }
 }
 
 // SAFETY: DD is bit 0 of status 0, the low 16 bits of quadword 1. The device stores the frame first and writes the
@@ -179,24 +145,17 @@ unsafe impl RxFormat for AvfFlexRx {
     type Quirks = AvfQuirks;
 
     #[inline(always)]
-    fn info(&[word0, word1, word2, word3]: &[u64; MAX_WORDS], quirks: AvfQuirks) -> RxInfo {
-        let tag = if quirks.tag_in_l2tag2 {
-            (word2 & flex::L2TAG2P != 0).then_some((word2 >> flex::L2TAG2_2_SHIFT) as u16)
+    fn packed(&[word0, word1, word2, word3]: &[u64; MAX_WORDS], quirks: AvfQuirks) -> PackedInfo {
+        let (tagged, tag) = if quirks.tag_in_l2tag2 {
+            (has(word2, flex::L2TAG2P), word2 >> flex::L2TAG2_2_SHIFT)
         } else {
-            (word1 & flex::L2TAG1P != 0).then_some((word1 >> flex::L2TAG1_SHIFT) as u16)
+            (has(word1, flex::L2TAG1P), word1 >> flex::L2TAG1_SHIFT)
         };
-        let found = Found {
-            ptype: (word0 >> flex::PTYPE_SHIFT & flex::PTYPE) as u16,
-            // Of this profile; others have the hash where this one has the flow id.
-            hash: (word1 & flex::RSS_VALID != 0).then_some(word3 as u32),
-            tag,
-            checked: word1 & flex::L3L4P != 0,
-            ip_wrong: word1 & flex::IPE != 0,
-            l4_wrong: word1 & flex::L4E != 0,
-            outer_ip_wrong: word1 & flex::EIPE != 0,
-            ipv6_extensions: word1 & flex::IPV6EXADD != 0,
-        };
-        found.info()
+        let ptype = (word0 >> flex::PTYPE_SHIFT & flex::PTYPE) as u16;
+        let (types, verdicts) = judge(ptype, flex::verdict_bits(word1));
+        let hashed = has(word1, flex::RSS_VALID);
+        // The hash of this profile; others have it where this one has the flow id.
+        Facts { types, verdicts, hashed, hash: word3, tagged, tag }.pack()
     }
 }
 
@@ -364,6 +323,7 @@ unsafe impl<const TAG: u8> TxFormat for AvfTx<TAG> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mem::{Checksum, PacketType};
 
     type Tx = AvfTx<TAG_IN_DATA>;
     type TxOuter = AvfTx<TAG_IN_CONTEXT>;

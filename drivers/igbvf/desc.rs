@@ -6,7 +6,7 @@
 //! without tables or memory.
 
 use super::intel::desc::{self, Piece, TsoLimits, rx, tx};
-use crate::mem::{RxInfo, TxInfo};
+use crate::mem::{Facts, PackedInfo, TxInfo};
 use crate::ring::{MAX_WORDS, RxFormat, TxFormat};
 
 /// Receive format: 16-byte advanced descriptors, one buffer each (fact sheet igbvf 4.1 to 4.4).
@@ -49,17 +49,11 @@ unsafe impl RxFormat for IgbRx {
     type Quirks = Quirks;
 
     #[inline(always)]
-    fn info(&[word0, status, ..]: &[u64; MAX_WORDS], quirks: Quirks) -> RxInfo {
-        let tag = (status >> rx::VLAN_SHIFT) as u16;
+    fn packed(&[word0, status, ..]: &[u64; MAX_WORDS], quirks: Quirks) -> PackedInfo {
+        let facts = desc::facts(word0, status, rx::TYPE_ETQF, IPE, L4E);
         let swap = quirks.big_endian_loopback_tag & (status & LB != 0);
-        let tag = if swap { tag.swap_bytes() } else { tag };
-        RxInfo {
-            hash: desc::hash(word0),
-            vlan_tci: (status & rx::VP != 0).then_some(tag),
-            packet_type: desc::packet_type(word0, rx::TYPE_ETQF),
-            ip_checksum: desc::verdict(status, rx::IPCS, IPE),
-            l4_checksum: desc::verdict(status, rx::L4CS, L4E),
-        }
+        let tag = if swap { facts.tag >> 8 | facts.tag << 8 } else { facts.tag };
+        Facts { tag, ..facts }.pack()
     }
 }
 
@@ -107,7 +101,7 @@ unsafe impl TxFormat for IgbTx {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mem::{Checksum, L4, PacketType};
+    use crate::mem::{Checksum, L4, PacketType, RxInfo};
 
     /// Word 1 from the sheet's dwords 2 and 3.
     fn word(dword2: u32, dword3: u32) -> u64 {

@@ -6,7 +6,7 @@
 //! half, and everything here is pure arithmetic without tables or memory.
 #![forbid(unsafe_code)]
 
-use crate::mem::{Checksum, L4, PacketType, TxInfo};
+use crate::mem::{Facts, L4, PacketType, TxInfo, has, verdict};
 
 /// Write-back of a receive descriptor (fact sheets igbvf 4.2, 4.3, ixgbevf 4.2, 4.3).
 pub(crate) mod rx {
@@ -42,27 +42,19 @@ const _: () = {
     assert!(PacketType::SCTP.bits() == 0x400 >> rx::TYPE_SHIFT);
 };
 
-/// A checksum's verdict from the bit that says that the NIC looked and the one that says that it is wrong.
+/// What a receive descriptor says. A bit of `other` in word 0 says that the type bits mean something else; `ip_wrong` and
+/// `l4_wrong` are the family's error bits.
 #[inline(always)]
-pub(crate) fn verdict(status: u64, checked: u64, wrong: u64) -> Checksum {
-    match (status & checked != 0, status & wrong != 0) {
-        (false, _) => Checksum::Unchecked,
-        (true, false) => Checksum::Good,
-        (true, true) => Checksum::Bad,
+pub(crate) fn facts(word0: u64, status: u64, other: u64, ip_wrong: u64, l4_wrong: u64) -> Facts {
+    Facts {
+        types: if word0 & other == 0 { word0 >> rx::TYPE_SHIFT } else { 0 },
+        hashed: has(word0, rx::RSS_TYPE),
+        hash: word0 >> 32,
+        tagged: has(status, rx::VP),
+        tag: status >> rx::VLAN_SHIFT,
+        verdicts: verdict(has(status, rx::IPCS), has(status, ip_wrong))
+            | verdict(has(status, rx::L4CS), has(status, l4_wrong)) << 2,
     }
-}
-
-/// The hash of word 0, where there is one.
-#[inline(always)]
-pub(crate) fn hash(word0: u64) -> Option<u32> {
-    (word0 & rx::RSS_TYPE != 0).then_some((word0 >> 32) as u32)
-}
-
-/// The packet type of word 0, or none where a bit of `other` says that those bits mean something else.
-#[inline(always)]
-pub(crate) fn packet_type(word0: u64, other: u64) -> PacketType {
-    let types = if word0 & other == 0 { (word0 >> rx::TYPE_SHIFT) as u16 } else { 0 };
-    PacketType::from_bits_truncate(types)
 }
 
 /// Word 1 of transmit descriptors (fact sheets igbvf 4.5, 4.6, ixgbevf 4.5, 4.6).

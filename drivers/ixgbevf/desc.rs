@@ -6,7 +6,7 @@
 //! without tables or memory, and every data descriptor refers to a context.
 
 use super::intel::desc::{self, Piece, TsoLimits, rx, tx};
-use crate::mem::{Checksum, PacketType, RxInfo, TxInfo};
+use crate::mem::{Facts, PackedInfo, PacketType, TxInfo};
 use crate::ring::{MAX_WORDS, RxFormat, TxFormat};
 
 /// Receive format: 16-byte advanced descriptors, one buffer each (fact sheet ixgbevf 4.1 to 4.4).
@@ -51,20 +51,14 @@ unsafe impl RxFormat for IxgbeRx {
     type Quirks = Quirks;
 
     #[inline(always)]
-    fn info(&[word0, status, ..]: &[u64; MAX_WORDS], quirks: Quirks) -> RxInfo {
-        let packet_type = desc::packet_type(word0, rx::TYPE_ETQF | TUNNEL);
-        let l4 = desc::verdict(status, rx::L4CS, L4E);
-        let flagged =
-            quirks.udp_without_checksum_flagged & packet_type.contains(PacketType::UDP) & (l4 == Checksum::Bad);
+    fn packed(&[word0, status, ..]: &[u64; MAX_WORDS], quirks: Quirks) -> PackedInfo {
+        let facts = desc::facts(word0, status, rx::TYPE_ETQF | TUNNEL, IPE, L4E);
+        let udp = facts.types & u64::from(PacketType::UDP.bits()) != 0;
+        let flagged = quirks.udp_without_checksum_flagged & udp & (status & L4E != 0);
         // The verdicts on a tunnel are about headers that the program has not asked about.
         let tunnel = word0 & TUNNEL != 0;
-        RxInfo {
-            hash: desc::hash(word0),
-            vlan_tci: (status & rx::VP != 0).then_some((status >> rx::VLAN_SHIFT) as u16),
-            packet_type,
-            ip_checksum: if tunnel { Checksum::Unchecked } else { desc::verdict(status, rx::IPCS, IPE) },
-            l4_checksum: if tunnel | flagged { Checksum::Unchecked } else { l4 },
-        }
+        let verdicts = if flagged { facts.verdicts & 3 } else { facts.verdicts };
+        Facts { verdicts: if tunnel { 0 } else { verdicts }, ..facts }.pack()
     }
 }
 
@@ -122,7 +116,7 @@ unsafe impl TxFormat for IxgbeTx {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mem::L4;
+    use crate::mem::{Checksum, L4, RxInfo};
 
     /// Word 1 from the sheet's dwords 2 and 3.
     fn word(dword2: u32, dword3: u32) -> u64 {

@@ -7,7 +7,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::info::{RxInfo, TxInfo};
+use super::info::{PackedInfo, RxInfo, TxInfo};
 use super::packet::PacketBuf;
 use crate::error::{Error, Result};
 
@@ -22,7 +22,7 @@ pub struct Burst {
     rx_valid: usize,
     tx_valid: usize,
     packets: Box<[MaybeUninit<PacketBuf>]>,
-    rx: Box<[RxInfo]>,
+    rx: Box<[PackedInfo]>,
     tx: Box<[TxInfo]>,
 }
 
@@ -55,7 +55,7 @@ impl Burst {
             rx_valid: 0,
             tx_valid: 0,
             packets: (0..limit).map(|_| MaybeUninit::uninit()).collect(),
-            rx: vec![RxInfo::default(); limit].into(),
+            rx: vec![PackedInfo::default(); limit].into(),
             tx: vec![TxInfo::default(); limit].into(),
         }
     }
@@ -171,7 +171,7 @@ impl Burst {
     /// such packet.
     #[inline]
     pub fn rx_info(&self, i: usize) -> RxInfo {
-        if i < self.rx_valid { self.rx.get(i).copied().unwrap_or_default() } else { RxInfo::default() }
+        if i < self.rx_valid { self.rx.get(i).copied().unwrap_or_default().unpack() } else { RxInfo::default() }
     }
 
     /// What the NIC is asked to do to packet `i`.
@@ -199,7 +199,7 @@ impl Burst {
 
     /// Metadata of the packet added last.
     #[inline(always)]
-    pub(crate) fn set_last_rx_info(&mut self, info: RxInfo) {
+    pub(crate) fn set_last_rx_info(&mut self, info: PackedInfo) {
         let len = self.len;
         self.fill_rx(len);
         if let Some(place) = len.checked_sub(1).and_then(|last| self.rx.get_mut(last)) {
@@ -211,7 +211,7 @@ impl Burst {
     fn fill_rx(&mut self, to: usize) {
         if self.rx_valid < to {
             if let Some(gap) = self.rx.get_mut(self.rx_valid..to) {
-                gap.fill(RxInfo::default());
+                gap.fill(PackedInfo::default());
             }
             self.rx_valid = to;
         }
@@ -236,7 +236,7 @@ impl Burst {
 
     /// Room behind the packets and for their metadata, for a ring that fills it.
     #[inline(always)]
-    pub(crate) fn spare(&mut self) -> (&mut [MaybeUninit<PacketBuf>], &mut [RxInfo]) {
+    pub(crate) fn spare(&mut self) -> (&mut [MaybeUninit<PacketBuf>], &mut [PackedInfo]) {
         let len = self.len;
         (self.packets.get_mut(len..).unwrap_or(&mut []), self.rx.get_mut(len..).unwrap_or(&mut []))
     }

@@ -17,11 +17,12 @@ mod tests;
 
 pub use burst::{Burst, DEFAULT_BURST, MAX_BURST};
 pub use cache::PoolCache;
-pub use info::{Checksum, L4, PacketType, RxInfo, TxInfo};
+pub use info::{Checksum, L4, PackedInfo, PacketType, RxInfo, TxInfo};
 pub use packet::PacketBuf;
 pub use pool::{DEFAULT_DATA_ROOM, DmaTarget, HEADROOM, Mempool, MempoolBuilder};
 pub use region::{HugeRegion, Pages};
 
 pub(crate) use cache::CACHE_SIZE;
+pub(crate) use info::{Facts, has, verdict};
 pub(crate) use packet::POOL_MASK;
 pub(crate) use pool::PoolHandle;

@@ -40,18 +40,34 @@ impl Proof {
 }
 
 /// True where the loops below fit the format.
-pub(super) const fn fits<F: RxFormat>() -> bool {
+const fn fits<F: RxFormat>() -> bool {
     F::WORDS == 2 && F::STATUS == 1 && F::LEN_WORD == 1
 }
 
-/// As [`kernel::rx_groups`], for formats that [`fits`] accepts.
+/// As [`kernel::rx_groups`].
 ///
 /// # Safety
 /// As there.
 #[inline(always)]
 pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, quirks: F::Quirks, _: Proof) -> usize {
     // SAFETY: the proof says that the CPU has AVX2; the rest is the caller's contract.
-    unsafe { rx::<F, INFO>(run, quirks) }
+    unsafe {
+        match (fits::<F>(), INFO) {
+            (true, _) => rx::<F, INFO>(run, quirks),
+            (false, true) => rx_portable::<F, INFO>(run, quirks),
+            (false, false) => kernel::rx_groups::<F, INFO>(run, quirks),
+        }
+    }
+}
+
+/// The portable loop, compiled for AVX2: metadata is arithmetic that gains by it.
+///
+/// # Safety
+/// As [`kernel::rx_groups`], on a CPU with AVX2.
+#[target_feature(enable = "avx2")]
+unsafe fn rx_portable<F: RxFormat, const INFO: bool>(run: RxRun<'_>, quirks: F::Quirks) -> usize {
+    // SAFETY: the caller's contract.
+    unsafe { kernel::rx_groups::<F, INFO>(run, quirks) }
 }
 
 /// As [`kernel::tx_run`].
@@ -136,12 +152,14 @@ unsafe fn rx<F: RxFormat, const INFO: bool>(run: RxRun<'_>, quirks: F::Quirks) -
                 // SAFETY: four words at 4 * i of 16.
                 unsafe { _mm256_storeu_si256(loaded.as_mut_ptr().add(4 * i).cast(), pair) };
             }
-            let infos = infos.iter_mut().skip(group * GROUP).take(GROUP);
-            for (i, (info, loaded)) in infos.zip(loaded.chunks_exact(2)).enumerate() {
-                // Word 0 may have been loaded before the status that shows it complete, so it is loaded now.
+            // Word 0 may have been loaded before the status that shows it complete, so it is loaded now.
+            for (i, loaded) in loaded.chunks_exact_mut(2).enumerate() {
                 // SAFETY: as above.
-                let word0 = unsafe { words.load((group * GROUP + i) * F::WORDS) };
-                *info = F::info(&[word0, loaded[1], 0, 0], quirks);
+                loaded[0] = unsafe { words.load((group * GROUP + i) * F::WORDS) };
+            }
+            let Some(infos) = infos.get_mut(group) else { return group };
+            for (info, loaded) in infos.iter_mut().zip(loaded.chunks_exact(2)) {
+                *info = F::packed(&[loaded[0], loaded[1], 0, 0], quirks);
             }
         }
         for half in 0..2 {

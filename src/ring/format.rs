@@ -3,7 +3,7 @@
 //! A ring knows no NIC and a format knows no ring: it turns addresses into words and words into facts. Every
 //! function is pure, so that the compiler sees straight-line code in the ring's loops.
 
-use crate::mem::{RxInfo, TxInfo};
+use crate::mem::{PackedInfo, RxInfo, TxInfo};
 
 /// Most words that a descriptor has.
 pub(crate) const MAX_WORDS: usize = 4;
@@ -50,7 +50,11 @@ pub unsafe trait RxFormat: Send + 'static {
         (word >> Self::LEN_SHIFT) as u32 & ((1 << Self::LEN_BITS) - 1)
     }
     /// The metadata, from the words of the packet's last descriptor; those beyond `WORDS` are 0.
-    fn info(words: &[u64; MAX_WORDS], quirks: Self::Quirks) -> RxInfo;
+    fn packed(words: &[u64; MAX_WORDS], quirks: Self::Quirks) -> PackedInfo;
+    /// The same as the program sees it.
+    fn info(words: &[u64; MAX_WORDS], quirks: Self::Quirks) -> RxInfo {
+        Self::packed(words, quirks).unpack()
+    }
 }
 
 /// A transmit descriptor format of two little-endian 64-bit words.

@@ -9,7 +9,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::descriptors::Words;
 use super::format::{MAX_WORDS, RxFormat, TxFormat};
-use crate::mem::{PacketBuf, RxInfo};
+use crate::mem::{PackedInfo, PacketBuf};
 
 /// Descriptors handled in one straight line.
 pub(super) const GROUP: usize = 8;
@@ -48,8 +48,8 @@ pub(super) struct RxRun<'a> {
     pub(super) places: &'a mut [[MaybeUninit<PacketBuf>; GROUP]],
     /// Buffers that replace them; the last group is used first, so that the newest are.
     pub(super) fresh: &'a [[u32; GROUP]],
-    /// Where the metadata goes; at least as long as `places`, or empty.
-    pub(super) infos: &'a mut [RxInfo],
+    /// Where the metadata goes; as many groups as `places`.
+    pub(super) infos: &'a mut [[PackedInfo; GROUP]],
     /// Address of the data of buffer 0, and bytes from one buffer to the next.
     pub(super) base: usize,
     pub(super) stride: usize,
@@ -112,11 +112,20 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
             }
         }
         if INFO {
-            let infos = infos.iter_mut().skip(group * GROUP).take(GROUP);
-            for (i, (info, status)) in infos.zip(status).enumerate() {
+            let Some(infos) = infos.get_mut(group) else { return group };
+            // First all loads and then all arithmetic, which the compiler may do in vectors.
+            let mut columns = [[0u64; GROUP]; MAX_WORDS];
+            for i in 0..GROUP {
                 // SAFETY: as above.
-                *info =
-                    F::info(&all_words::<F>(status, |word| unsafe { words.load(at + i * F::WORDS + word) }), quirks);
+                let load = |word| unsafe { words.load(at + i * F::WORDS + word) };
+                let row = all_words::<F>(status[i], load);
+                for word in 0..F::WORDS {
+                    columns[word][i] = row[word];
+                }
+            }
+            let [words0, words1, words2, words3] = &columns;
+            for i in 0..GROUP {
+                infos[i] = F::packed(&[words0[i], words1[i], words2[i], words3[i]], quirks);
             }
         }
         for i in 0..GROUP {

@@ -167,13 +167,33 @@ impl<F: RxFormat> RxQueue<F> {
     /// another pool than the queue's (which is counted).
     #[inline]
     pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        if !self.parts.link.is_current() && !self.catch_up() {
-            return 0;
-        }
+        if self.parts.link.is_current() { self.poll(cache, burst) } else { self.turn(cache, burst) }
+    }
+
+    /// As `burst`, when the state word has changed.
+    #[cold]
+    fn turn(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        if self.catch_up() { self.poll(cache, burst) } else { 0 }
+    }
+
+    /// As `burst`, under the word in force. Made so that a poll that finds nothing needs neither a stack nor a call.
+    #[inline(always)]
+    fn poll(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         if cache.pool().number() != self.tag {
             self.parts.counts.wrong_pool.add(1);
             return 0;
         }
+        // SAFETY: `next` is below the ring's size.
+        let first = unsafe { self.parts.ring.load(self.next as usize * F::WORDS + F::STATUS) };
+        if first & F::DONE == 0 {
+            return 0; // the empty poll
+        }
+        self.work(cache, burst)
+    }
+
+    /// The rest of `poll`, where there is something.
+    #[inline(never)]
+    fn work(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         let got =
             if self.parts.want_info { self.receive::<true>(cache, burst) } else { self.receive::<false>(cache, burst) };
         if got > 0 {
@@ -198,11 +218,6 @@ impl<F: RxFormat> RxQueue<F> {
     #[inline(always)]
     fn receive<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         let before = burst.len();
-        // SAFETY: `next` is below the ring's size.
-        let first = unsafe { self.parts.ring.load(self.next as usize * F::WORDS + F::STATUS) };
-        if first & F::DONE == 0 {
-            return 0; // the empty poll: one load
-        }
         loop {
             if self.partial.is_none() && !self.discard && burst.limit() - burst.len() >= GROUP {
                 self.groups::<INFO>(cache, burst);
@@ -234,7 +249,7 @@ impl<F: RxFormat> RxQueue<F> {
             slots: slots.as_chunks_mut::<GROUP>().0,
             places: places.as_chunks_mut::<GROUP>().0,
             fresh: fresh.as_rchunks::<GROUP>().1,
-            infos,
+            infos: infos.as_chunks_mut::<GROUP>().0,
             base: self.data_base,
             stride: self.stride,
             iova_base: (self.data_base as u64).wrapping_add(self.parts.iova_delta),
@@ -246,7 +261,7 @@ impl<F: RxFormat> RxQueue<F> {
         let groups = unsafe {
             match self.kernel {
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Avx2(proof) if avx2::fits::<F>() => avx2::rx_groups::<F, INFO>(run, self.quirks, proof),
+                Kernel::Avx2(proof) => avx2::rx_groups::<F, INFO>(run, self.quirks, proof),
                 _ => kernel::rx_groups::<F, INFO>(run, self.quirks),
             }
         };
@@ -301,7 +316,7 @@ impl<F: RxFormat> RxQueue<F> {
             // `receive` checked that there is room; without it the packet would drop and its buffer go home.
             let _ = burst.push(packet);
             if INFO {
-                burst.set_last_rx_info(F::info(&words, self.quirks));
+                burst.set_last_rx_info(F::packed(&words, self.quirks));
             }
         }
         true

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use super::super::*;
-use crate::mem::{DmaTarget, HugeRegion, Mempool, PacketBuf, Pages, RxInfo, TxInfo};
+use crate::mem::{DmaTarget, Facts, HugeRegion, Mempool, PackedInfo, PacketBuf, Pages, TxInfo};
 use crate::mmio::Doorbell;
 
 pub(super) const DONE: u64 = 1;
@@ -23,6 +23,10 @@ pub(super) const DELTA: u64 = 0x7000_0000_0000;
 
 pub(super) struct Toy;
 
+fn hash_alone(hash: u64) -> PackedInfo {
+    Facts { types: 0, hashed: 1, hash, tagged: 0, tag: 0, verdicts: 0 }.pack()
+}
+
 // SAFETY: the toy device below sets DONE after the rest, and armed descriptors have a zero status word.
 unsafe impl RxFormat for Toy {
     const WORDS: usize = 2;
@@ -33,8 +37,8 @@ unsafe impl RxFormat for Toy {
     const LEN_SHIFT: u32 = 32;
     const LEN_BITS: u32 = 16;
     type Quirks = ();
-    fn info(words: &[u64; MAX_WORDS], (): ()) -> RxInfo {
-        RxInfo { hash: Some(words[0] as u32), ..Default::default() }
+    fn packed(words: &[u64; MAX_WORDS], (): ()) -> PackedInfo {
+        hash_alone(words[0])
     }
 }
 
@@ -54,8 +58,8 @@ unsafe impl RxFormat for Wide {
     const LEN_BITS: u32 = 14;
     const TAIL_MULTIPLE: u32 = 8;
     type Quirks = ();
-    fn info(words: &[u64; MAX_WORDS], (): ()) -> RxInfo {
-        RxInfo { hash: Some(words[3] as u32), ..Default::default() }
+    fn packed(words: &[u64; MAX_WORDS], (): ()) -> PackedInfo {
+        hash_alone(words[3])
     }
 }
 
