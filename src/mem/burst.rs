@@ -200,10 +200,11 @@ impl Burst {
     /// Metadata of the packet added last.
     #[inline(always)]
     pub(crate) fn set_last_rx_info(&mut self, info: PackedInfo) {
-        let len = self.len;
-        self.fill_rx(len);
-        if let Some(place) = len.checked_sub(1).and_then(|last| self.rx.get_mut(last)) {
+        let Some(last) = self.len.checked_sub(1) else { return };
+        self.fill_rx(last);
+        if let Some(place) = self.rx.get_mut(last) {
             *place = info;
+            self.rx_valid = self.len;
         }
     }
 

@@ -74,7 +74,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
     let (slots, places, fresh) = (&mut slots[..count], &mut places[..count], &fresh[fresh.len() - count..]);
     for group in 0..count {
         let (slots, places) = (&mut slots[group], &mut places[group]);
-        let fresh = &fresh[count - 1 - group];
+        let Some(fresh) = fresh.get(count - 1 - group) else { return group };
         let at = group * GROUP * F::WORDS;
         let (mut all, mut any, mut last) = (u64::MAX, 0, 0);
         let mut status = [0u64; GROUP];
