@@ -111,7 +111,10 @@ pub(super) fn judge(number: u16, bits: u64) -> (u64, u64) {
     let verdicts = u64::from(VERDICTS[bits as usize & 31]) & entry >> 8;
     // Either bit tells the kind of IPv6 header, and never both.
     let extended = verdicts >> 3 & u64::from(EXTENDED >> 3);
-    ((entry & 0xff) ^ (extended | extended >> 1), verdicts & u64::from(ON_IP | ON_L4) | verdicts >> 4 & u64::from(ON_IP))
+    (
+        (entry & 0xff) ^ (extended | extended >> 1),
+        verdicts & u64::from(ON_IP | ON_L4) | verdicts >> 4 & u64::from(ON_IP),
+    )
 }
 
 #[cfg(test)]
