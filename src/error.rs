@@ -78,7 +78,7 @@ impl Error {
 }
 
 /// Writes on one line whatever the text quotes.
-struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+pub(crate) struct OneLine<'a, 'b>(pub(crate) &'a mut fmt::Formatter<'b>);
 
 impl fmt::Write for OneLine<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -7,12 +7,12 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, OneLine, Result};
 
 use super::lint;
 use super::resource::{DEFAULT_PREFIX, Resource};
@@ -163,7 +163,8 @@ impl fmt::Display for Parent {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.severity, self.place, self.text)
+        // Names of keys and values are quoted as the text has them, line ends and all.
+        write!(OneLine(f), "{}: {}: {}", self.severity, self.place, self.text)
     }
 }
 

@@ -24,6 +24,14 @@ fn refused(body: &str, severity: &str, parts: &[&str]) {
 }
 
 #[test]
+fn what_is_quoted_stays_on_one_line() {
+    refused(r#""selectors": {"pfNames": ["eth0#0-9\n9"]}"#, "error", &[r"'eth0#0-9\n9'", "is no number"]);
+    let found = problems(&pool(r#""selec\r\ntors": {}"#));
+    assert!(found.iter().all(|text| !text.contains(char::is_control)), "{found:?}");
+    assert!(found.iter().any(|text| text.contains(r"selec\r\ntors")), "{found:?}");
+}
+
+#[test]
 fn a_configuration_of_the_other_plugin_is_taken_unchanged() {
     let config = Config::parse(
         r#"{"resourceList": [
