@@ -19,7 +19,7 @@ pub(super) const REPORT: u64 = 8;
 pub(super) const CONTEXT: u64 = 16;
 /// Random walks per test.
 pub(super) const SEEDS: u64 = 10;
-pub(super) const DELTA: u64 = 0x7000_0000_0000;
+const DELTA: u64 = 0x7000_0000_0000;
 
 pub(super) struct Toy;
 
@@ -128,6 +128,8 @@ pub(super) struct Bench {
     pub(super) kernel: Kernel,
     /// Words of a descriptor.
     pub(super) words: usize,
+    /// From where a received packet's buffer is to where the device sees it.
+    pub(super) delta: u64,
 }
 
 pub(super) struct Model;
@@ -151,7 +153,7 @@ impl Bench {
         let gate = Arc::new(CachePadded::new(Gate::new()));
         gate.enable(shared.word.load());
         let (cell, kernel) = (Arc::new(AtomicU32::new(0)), Kernel::best(true));
-        Bench { region, size, cell, shared, gate, head: 0, kernel, words: 2 }
+        Bench { region, size, cell, shared, gate, head: 0, kernel, words: 2, delta: DELTA }
     }
 
     pub(super) fn doorbell(&self) -> Doorbell {
@@ -183,7 +185,7 @@ impl Bench {
             size: self.size as u16,
             tail: self.doorbell(),
             pool: pool.handle().clone(),
-            iova_delta: DELTA,
+            iova_delta: self.delta,
             buffer_len: 1024,
             want_info,
             kernel: self.kernel,
@@ -220,7 +222,7 @@ impl Bench {
         for word in 2..self.words {
             assert_eq!(self.word(self.head, word).load(Ordering::Relaxed), 0, "an armed descriptor is clear");
         }
-        let at = std::ptr::with_exposed_provenance_mut::<u8>(iova.wrapping_sub(DELTA) as usize);
+        let at = std::ptr::with_exposed_provenance_mut::<u8>(iova.wrapping_sub(self.delta) as usize);
         // SAFETY: the driver gave this buffer of 1024 bytes to the device; `data` is at most that.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), at, data.len()) };
         let len = (data.len() as u64 + lie) << 32;
