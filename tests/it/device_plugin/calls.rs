@@ -172,7 +172,7 @@ fn status_says_which_pod_has_which_device() -> Result<()> {
         devices: vec![devices(&[VFS[1]]), devices(&["0000:99:00.0"])],
         cpu_ids: vec![2, 3],
     };
-    let other = ContainerDevices { resource_name: "intel.com/other".into(), ..devices(&[VFS[0]]) };
+    let other = ContainerDevices { resource_name: "intel.com/other".into(), ..devices(&[VFS[0], "0000:99:00.1"]) };
     let other = ContainerResources { name: "x".into(), devices: vec![other], cpu_ids: Vec::new() };
     let pod = PodResources { name: "cnf-0".into(), namespace: "edge".into(), containers: vec![container, other] };
     let socket = host.path("pods.sock");
