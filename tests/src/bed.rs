@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use vfring::drivers::sim::{PortId, World};
 use vfring::{
-    AnyRx, AnyTx, Burst, Control, MacAddr, Mempool, PacketBuf, PoolCache, Port, PortConfig, PortStats, RxInfo, Started,
-    TxInfo,
+    AnyRx, AnyTx, Burst, Control, MacAddr, Mempool, PacketBuf, PoolCache, Port, PortConfig, PortState, PortStats,
+    RxInfo, Started, TxInfo,
 };
 
 pub use crate::part::*;
@@ -187,6 +187,25 @@ impl Station {
         assert!(burst.is_empty(), "a packet that nobody expected: {burst:?}");
         self.reclaim();
         self.world.step();
+    }
+
+    /// Services and polls, a millisecond a round, until the port runs again; packets that come meanwhile are dropped.
+    pub fn recover(&mut self, within: Duration) {
+        for _ in 0..within.as_millis() {
+            self.control.service();
+            let mut burst = Burst::with_limit(256).unwrap();
+            for rx in &mut self.rx {
+                rx.burst(&mut self.cache, &mut burst);
+            }
+            self.cache.free(&mut burst);
+            self.reclaim();
+            self.world.advance(Duration::from_millis(1));
+            if self.control.state() == PortState::Running && self.control.waiting_for().is_empty() {
+                return self.poll();
+            }
+        }
+        let (state, waiting, trouble) = (self.control.state(), self.control.waiting_for(), self.control.trouble());
+        panic!("not running after {within:?}: {state:?}, waiting for {waiting:?}, {trouble:?}");
     }
 
     /// An empty burst on every transmit queue.

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use vfring::PortConfig;
 use vfring::drivers::sim::{AvfOptions, AvfPart, Fault, World};
-use vfring::{Burst, PortConfig, PortState};
 use vfring_tests::bed::*;
 
 /// Both PFs, and the forms of an ice PF that change formats and messages.
@@ -77,24 +77,6 @@ fn buffers_that_the_longest_frames_would_not_fit_are_refused() {
     assert_no_violations(&world);
 }
 
-/// Services and polls until the port runs again.
-fn recover(s: &mut Station) {
-    for _ in 0..5000 {
-        s.control.service();
-        let mut burst = Burst::with_limit(256).unwrap();
-        for rx in &mut s.rx {
-            rx.burst(&mut s.cache, &mut burst);
-        }
-        s.cache.free(&mut burst);
-        s.reclaim();
-        s.world.advance(Duration::from_millis(1));
-        if s.control.state() == PortState::Running && s.control.waiting_for().is_empty() {
-            return s.poll();
-        }
-    }
-    panic!("not running after 5 s: {:?}, {:?}", s.control.state(), s.control.trouble());
-}
-
 #[test]
 fn resets_of_every_kind_are_recovered_from() {
     let world = world("avf_resets");
@@ -122,7 +104,7 @@ fn resets_of_every_kind_are_recovered_from() {
                 world.advance(Duration::from_millis(1));
             }
             world.pf_reset_done(s.id);
-            recover(&mut s);
+            s.recover(Duration::from_secs(5));
             let own = s.mac();
             assert!(s.passes(own, None), "{options:?}, {how}");
             world.take_sent(s.id);

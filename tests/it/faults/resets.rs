@@ -10,21 +10,7 @@ use vfring_tests::bed::*;
 
 /// Services and polls until the port runs again.
 pub(crate) fn recover(s: &mut Station) {
-    for _ in 0..2000 {
-        s.control.service();
-        let mut burst = Burst::with_limit(256).unwrap();
-        for rx in &mut s.rx {
-            rx.burst(&mut s.cache, &mut burst);
-        }
-        s.cache.free(&mut burst);
-        s.reclaim();
-        s.world.advance(Duration::from_millis(1));
-        if s.control.state() == PortState::Running && s.control.waiting_for().is_empty() {
-            s.poll();
-            return;
-        }
-    }
-    panic!("not running after 2 s: {:?}, waiting for {:?}", s.control.state(), s.control.waiting_for());
+    s.recover(Duration::from_secs(2));
 }
 
 /// Packets pass in both directions.
