@@ -23,6 +23,7 @@ use std::arch::x86_64::{
 use std::sync::atomic::{Ordering, fence};
 
 use super::format::{RxFormat, TxFormat};
+use super::info;
 use super::kernel::{self, GROUP, RxRun, TX_WORDS, TxRun};
 use crate::mem::PacketBuf;
 
@@ -55,7 +56,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
         match (fits::<F>(), INFO) {
             (true, _) => rx::<F, INFO>(run, quirks),
             (false, true) => rx_portable::<F, INFO>(run, quirks),
-            (false, false) => kernel::rx_groups::<F, INFO>(run, quirks),
+            (false, false) => kernel::rx_groups::<F, INFO, true>(run, quirks),
         }
     }
 }
@@ -67,7 +68,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
 #[target_feature(enable = "avx2")]
 unsafe fn rx_portable<F: RxFormat, const INFO: bool>(run: RxRun<'_>, quirks: F::Quirks) -> usize {
     // SAFETY: the caller's contract.
-    unsafe { kernel::rx_groups::<F, INFO>(run, quirks) }
+    unsafe { kernel::rx_groups::<F, INFO, true>(run, quirks) }
 }
 
 /// As [`kernel::tx_run`].
@@ -147,20 +148,10 @@ unsafe fn rx<F: RxFormat, const INFO: bool>(run: RxRun<'_>, quirks: F::Quirks) -
         // The loads above saw DONE; what the device wrote before it is visible after this.
         fence(Ordering::Acquire);
         if INFO {
-            let mut loaded = [0u64; 2 * GROUP];
-            for (i, pair) in [d0, d2, d4, d6].into_iter().enumerate() {
-                // SAFETY: four words at 4 * i of 16.
-                unsafe { _mm256_storeu_si256(loaded.as_mut_ptr().add(4 * i).cast(), pair) };
-            }
-            // Word 0 may have been loaded before the status that shows it complete, so it is loaded now.
-            for (i, loaded) in loaded.chunks_exact_mut(2).enumerate() {
-                // SAFETY: as above.
-                loaded[0] = unsafe { words.load((group * GROUP + i) * F::WORDS) };
-            }
             let Some(infos) = infos.get_mut(group) else { return group };
-            for (info, loaded) in infos.iter_mut().zip(loaded.chunks_exact(2)) {
-                *info = F::packed(&[loaded[0], loaded[1], 0, 0], quirks);
-            }
+            // SAFETY: the run's descriptors exist and are the caller's (contract); the fence above came after the loads that
+            // saw them done. This function's contract has AVX2.
+            unsafe { info::group::<F, true>(at, infos, quirks) };
         }
         for half in 0..2 {
             let Some(numbers) = slots[4 * half..].first_chunk_mut::<4>() else { return group };

@@ -51,6 +51,19 @@ pub unsafe trait RxFormat: Send + 'static {
     }
     /// The metadata, from the words of the packet's last descriptor; those beyond `WORDS` are 0.
     fn packed(words: &[u64; MAX_WORDS], quirks: Self::Quirks) -> PackedInfo;
+    /// As [`packed`](Self::packed), of eight descriptors that lie one behind another.
+    ///
+    /// # Safety
+    /// The eight descriptors can be read, and written by nobody but a device. The CPU has AVX2.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn infos_avx2(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: Self::Quirks)
+    where
+        Self: Sized,
+    {
+        // SAFETY: the caller's contract.
+        unsafe { super::info::one_by_one::<Self>(descriptors, infos, quirks) }
+    }
     /// The same as the program sees it.
     fn info(words: &[u64; MAX_WORDS], quirks: Self::Quirks) -> RxInfo {
         Self::packed(words, quirks).unpack()

@@ -9,6 +9,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::descriptors::Words;
 use super::format::{MAX_WORDS, RxFormat, TxFormat};
+use super::info;
 use crate::mem::{PackedInfo, PacketBuf};
 
 /// Descriptors handled in one straight line.
@@ -61,13 +62,17 @@ pub(super) struct RxRun<'a> {
 }
 
 /// Takes groups as long as all eight descriptors of one are whole good frames of one buffer each; returns how many.
+/// `AVX2` makes metadata of vectors.
 ///
 /// # Safety
 /// The ring has the descriptors of the run, and the caller owns them, the buffers in `slots` and those in `fresh`. It
 /// gives up, per group done, the group's old slots (which are packets now) and its fresh buffers (which are in the slots
-/// now).
+/// now). With `AVX2` the CPU has it.
 #[inline(always)]
-pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, quirks: F::Quirks) -> usize {
+pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool, const AVX2: bool>(
+    run: RxRun<'_>,
+    quirks: F::Quirks,
+) -> usize {
     let RxRun { words, slots, places, fresh, infos, base, stride, iova_base, tag, limit } = run;
     // The same number of groups from each, and of the fresh ones the newest, so that the loop needs no checks.
     let count = slots.len().min(places.len()).min(fresh.len());
@@ -77,7 +82,6 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
         let Some(fresh) = fresh.get(count - 1 - group) else { return group };
         let at = group * GROUP * F::WORDS;
         let (mut all, mut any, mut last) = (u64::MAX, 0, 0);
-        let mut status = [0u64; GROUP];
         for i in (0..GROUP).rev() {
             // SAFETY: the run's descriptors exist (contract).
             let word = unsafe { words.load(at + i * F::WORDS + F::STATUS) };
@@ -89,9 +93,6 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
             if F::LEN_WORD == F::STATUS {
                 // A place that is written but not counted is nobody's; so is one that is written in part.
                 PacketBuf::write_len(&mut places[i], F::len(word) as u16);
-            }
-            if INFO {
-                status[i] = word;
             }
         }
         if !plain::<F>(all, any) || F::LEN_WORD == F::STATUS && (F::len(any) > limit || last & F::WRITTEN == 0) {
@@ -113,20 +114,9 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(run: RxRun<'_>, qu
         }
         if INFO {
             let Some(infos) = infos.get_mut(group) else { return group };
-            // First all loads and then all arithmetic, which the compiler may do in vectors.
-            let mut columns = [[0u64; GROUP]; MAX_WORDS];
-            for i in 0..GROUP {
-                // SAFETY: as above.
-                let load = |word| unsafe { words.load(at + i * F::WORDS + word) };
-                let row = all_words::<F>(status[i], load);
-                for word in 0..F::WORDS {
-                    columns[word][i] = row[word];
-                }
-            }
-            let [words0, words1, words2, words3] = &columns;
-            for i in 0..GROUP {
-                infos[i] = F::packed(&[words0[i], words1[i], words2[i], words3[i]], quirks);
-            }
+            // SAFETY: the run's descriptors exist and are the caller's (contract); the fence above came after the loads that
+            // saw them done.
+            unsafe { info::group::<F, AVX2>(words.at(at), infos, quirks) };
         }
         for i in 0..GROUP {
             // SAFETY: the slot's buffer was the ring's alone, the device is done with it, the length written above fits it,

@@ -262,7 +262,7 @@ impl<F: RxFormat> RxQueue<F> {
             match self.kernel {
                 #[cfg(target_arch = "x86_64")]
                 Kernel::Avx2(proof) => avx2::rx_groups::<F, INFO>(run, self.quirks, proof),
-                _ => kernel::rx_groups::<F, INFO>(run, self.quirks),
+                _ => kernel::rx_groups::<F, INFO, false>(run, self.quirks),
             }
         };
         let done = groups * GROUP;
