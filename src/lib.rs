@@ -87,5 +87,5 @@ pub use pod::{HugepageLimit, PodDevices};
 pub use port::{
     Control, Counters, DEFAULT_MTU, DEFAULT_RING, Link, Port, PortConfig, PortInfo, PortStats, Rss, RssCaps, Service,
 };
-pub use ring::{PortState, RxFormat, RxQueue, RxQueueStats, TxFormat, TxQueue, TxQueueStats};
+pub use ring::{PortState, RxFormat, RxQueue, RxQueueStats, TxFormat, TxQueue, TxQueueStats, widest_vectors};
 pub use spec::{DeviceSpec, SimSpec};

@@ -6,10 +6,14 @@
 //! MMIO is absent on both sides.
 #![forbid(unsafe_code)]
 
+pub mod driver;
+
 use std::time::Duration;
 
-use vfring::drivers::sim::{AvfOptions, AvfPart, IgbOptions, PortId, World};
-use vfring::{AnyRx, AnyTx, Burst, Control, Mempool, PacketBuf, PoolCache, Port, PortConfig, Result, Started};
+use vfring::drivers::sim::{AvfOptions, AvfPart, IgbOptions, IxgbeOptions, PortId, World};
+use vfring::{Control, Mempool, Port, PortConfig, Result, Started, widest_vectors};
+
+use driver::{Driver, swap_macs};
 
 /// Descriptors of each ring.
 pub const RING: u16 = 512;
@@ -17,44 +21,77 @@ pub const RING: u16 = 512;
 pub const ROUND: usize = RING as usize / 2;
 /// The burst sizes that are reported.
 pub const BURSTS: [usize; 4] = [1, 8, 32, 64];
+/// The burst size that everything is reported for.
+pub const BURST: usize = 32;
+/// The loops that queues may use, by name, with the bits of their vectors.
+pub const KERNELS: [(&str, u16); 3] = [("portable", 0), ("AVX2", 256), ("AVX-512", 512)];
 
-/// A started port and what its thread needs.
-pub struct Rig {
-    world: World,
-    port: PortId,
-    control: Control,
-    rx: AnyRx,
-    tx: AnyTx,
-    cache: PoolCache,
-    burst: Burst,
-    /// Packets that wait to be sent, for the transmit-only path.
-    stock: Burst,
+/// Those of [`KERNELS`] that this CPU has.
+pub fn kernels() -> impl Iterator<Item = (&'static str, u16)> {
+    KERNELS.into_iter().filter(|(_, bits)| *bits <= widest_vectors())
 }
 
-/// How the queues are opened.
+/// A family of VFs, by what its driver does differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// As they are by default.
-    Plain,
-    /// Without the CPU's vector instructions.
-    Portable,
-    /// With metadata on receive and offloads on transmit.
-    Metadata,
-    /// As by default, of iavf with legacy receive descriptors; igbvf in all others.
+pub enum Family {
+    /// 82576 and I350.
+    Igbvf,
+    /// 82599 to E610.
+    Ixgbevf,
+    /// XL710 and others, with legacy receive descriptors.
     IavfLegacy,
-    /// As by default, of iavf with flex receive descriptors.
+    /// E810, with flex receive descriptors.
     IavfFlex,
 }
 
-impl Kind {
-    /// Every kind, with its name in reports.
-    pub const ALL: [(&'static str, Kind); 5] = [
-        ("plain", Kind::Plain),
-        ("portable", Kind::Portable),
-        ("metadata", Kind::Metadata),
-        ("iavf-legacy", Kind::IavfLegacy),
-        ("iavf-flex", Kind::IavfFlex),
+impl Family {
+    /// Every family, with its name in reports.
+    pub const ALL: [(&'static str, Family); 4] = [
+        ("igbvf", Family::Igbvf),
+        ("ixgbevf", Family::Ixgbevf),
+        ("iavf-legacy", Family::IavfLegacy),
+        ("iavf-flex", Family::IavfFlex),
     ];
+
+    /// Adds a VF of the family.
+    pub fn add_to(self, world: &World) -> PortId {
+        match self {
+            Family::Igbvf => world.add_igbvf(IgbOptions::default()),
+            Family::Ixgbevf => world.add_ixgbevf(IxgbeOptions::default()),
+            Family::IavfLegacy => world.add_iavf(AvfOptions::new(AvfPart::Xl710)),
+            Family::IavfFlex => world.add_iavf(AvfOptions::new(AvfPart::E810)),
+        }
+    }
+}
+
+/// What is opened, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The VF.
+    pub family: Family,
+    /// Bits of the widest vectors, see [`KERNELS`].
+    pub vector_bits: u16,
+    /// Metadata on receive, and offloads on transmit.
+    pub metadata: bool,
+}
+
+impl Shape {
+    /// Every shape that this CPU can take, with its name in reports.
+    pub fn all() -> impl Iterator<Item = (String, Shape)> {
+        Family::ALL.into_iter().flat_map(|(name, family)| {
+            kernels().flat_map(move |(kernel, vector_bits)| {
+                [("", false), ("+metadata", true)].map(|(suffix, metadata)| {
+                    (format!("{name} {kernel}{suffix}"), Shape { family, vector_bits, metadata })
+                })
+            })
+        })
+    }
+
+    /// What a port of this shape is opened with.
+    pub fn config(self, ring: u16) -> PortConfig {
+        let config = PortConfig::new().rings(ring, ring).vector_bits(self.vector_bits);
+        config.rx_info(self.metadata).tx_offloads(self.metadata)
+    }
 }
 
 /// What the driver does in a round.
@@ -83,118 +120,48 @@ impl Path {
     ];
 }
 
+/// A started port on a model, and its driver.
+pub struct Rig {
+    world: World,
+    port: PortId,
+    control: Control,
+    driver: Driver,
+    burst: usize,
+}
+
 impl Rig {
     /// Opens and starts a port.
     ///
     /// # Errors
     /// What opening and starting a port returns.
-    pub fn new(burst: usize, kind: Kind) -> Result<Rig> {
+    pub fn new(burst: usize, shape: Shape) -> Result<Rig> {
         let world = World::stepped(1);
-        let port = match kind {
-            Kind::Plain | Kind::Portable | Kind::Metadata => world.add_igbvf(IgbOptions::default()),
-            Kind::IavfLegacy => world.add_iavf(AvfOptions::new(AvfPart::Xl710)),
-            Kind::IavfFlex => world.add_iavf(AvfOptions::new(AvfPart::E810)),
-        };
+        let port = shape.family.add_to(&world);
         world.bench_relax();
-        let metadata = kind == Kind::Metadata;
-        let config = PortConfig::new().rings(RING, RING).rx_info(metadata).tx_offloads(metadata);
-        let config = config.vector(kind != Kind::Portable);
-        let opened = Port::open(&world.spec(port), config)?;
+        let opened = Port::open(&world.spec(port), shape.config(RING))?;
         let pool = Mempool::builder().buffers(4096).on(&[&opened])?;
         let Started { control, mut rx, mut tx } = opened.start(&pool)?;
-        let mut rig = Rig {
-            world,
-            port,
-            control,
-            rx: rx.remove(0),
-            tx: tx.remove(0),
-            cache: pool.cache(),
-            burst: Burst::with_limit(burst)?,
-            stock: Burst::with_limit(ROUND)?,
-        };
-        // The first burst of each queue arms its ring.
-        rig.drive_rx(0);
-        rig.drive_rx_tx(0, |_| ());
-        Ok(rig)
+        let driver = Driver::new(rx.remove(0), tx.remove(0), pool.cache());
+        Ok(Rig { world, port, control, driver, burst })
     }
 
-    /// The device's side before a round.
+    /// The device's side before a round, and packets to send where the path has to find them.
     pub fn prepare(&mut self, path: Path) {
-        match path {
-            Path::Tx => {
-                self.cache.alloc(ROUND, &mut self.stock);
-                for packet in &mut self.stock {
-                    if let Some(data) = packet.append(60) {
-                        data.fill(0x5a);
-                    }
-                }
-            }
-            Path::Empty => {}
-            Path::Rx | Path::RxTx | Path::RxSwapTx => {
-                let filled = self.world.bench_fill_rx(self.port, 0, ROUND);
-                assert_eq!(filled, ROUND, "the ring takes a round");
-            }
+        self.driver.ready(if path == Path::Tx { ROUND } else { 0 }, self.burst);
+        if matches!(path, Path::Rx | Path::RxTx | Path::RxSwapTx) {
+            let filled = self.world.bench_fill_rx(self.port, 0, ROUND);
+            assert_eq!(filled, ROUND, "the ring takes a round");
         }
     }
 
     /// The driver's side: the measured part. Returns the packets it handled (polls, for the empty path).
     pub fn drive(&mut self, path: Path) -> usize {
         match path {
-            Path::Rx => self.drive_rx(ROUND),
-            Path::Tx => self.drive_tx(),
-            Path::RxTx => self.drive_rx_tx(ROUND, |_| ()),
-            Path::RxSwapTx => self.drive_rx_tx(ROUND, |packet| {
-                if let Some(addresses) = packet.first_chunk_mut::<12>() {
-                    let (destination, source) = addresses.split_at_mut(6);
-                    destination.swap_with_slice(source);
-                }
-            }),
-            Path::Empty => {
-                for _ in 0..ROUND {
-                    self.rx.burst(&mut self.cache, &mut self.burst);
-                }
-                ROUND
-            }
-        }
-    }
-
-    fn drive_rx(&mut self, packets: usize) -> usize {
-        let mut done = 0;
-        loop {
-            done += self.rx.burst(&mut self.cache, &mut self.burst);
-            self.cache.free(&mut self.burst);
-            if done >= packets {
-                return done;
-            }
-        }
-    }
-
-    fn drive_tx(&mut self) -> usize {
-        let mut done = 0;
-        while !self.stock.is_empty() {
-            while !self.burst.is_full() {
-                let Some(packet) = self.stock.pop() else { break };
-                if self.burst.push(packet).is_err() {
-                    break;
-                }
-            }
-            done += self.tx.burst(&mut self.cache, &mut self.burst);
-        }
-        done
-    }
-
-    #[inline(always)]
-    fn drive_rx_tx(&mut self, packets: usize, mut act: impl FnMut(&mut PacketBuf)) -> usize {
-        let mut done = 0;
-        loop {
-            self.rx.burst(&mut self.cache, &mut self.burst);
-            for packet in &mut self.burst {
-                act(packet);
-            }
-            done += self.tx.burst(&mut self.cache, &mut self.burst);
-            if done >= packets {
-                return done;
-            }
+            Path::Rx => self.driver.receive(ROUND),
+            Path::Tx => self.driver.send(),
+            Path::RxTx => self.driver.forward(ROUND, |_| ()),
+            Path::RxSwapTx => self.driver.forward(ROUND, swap_macs),
+            Path::Empty => self.driver.poll_empty(ROUND),
         }
     }
 
@@ -211,8 +178,8 @@ impl Rig {
     /// # Errors
     /// What stopping returns.
     pub fn close(self) -> Result<()> {
-        let Rig { control, rx, tx, cache, burst, stock, world, .. } = self;
-        drop((rx, tx, burst, stock, cache));
+        let Rig { control, driver, world, .. } = self;
+        drop(driver);
         control.stop(Duration::from_secs(1))?;
         assert_eq!(world.violations(), Vec::<String>::new());
         Ok(())

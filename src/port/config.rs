@@ -25,7 +25,7 @@ pub struct PortConfig {
     pub(crate) settings: Settings,
     pub(crate) rx_info: bool,
     pub(crate) tx_offloads: bool,
-    pub(crate) vector: bool,
+    pub(crate) vector_bits: u16,
     pub(crate) interrupts: bool,
     pub(crate) symmetric_rss: bool,
 }
@@ -56,7 +56,7 @@ impl PortConfig {
             },
             rx_info: false,
             tx_offloads: false,
-            vector: true,
+            vector_bits: u16::MAX,
             interrupts: false,
             symmetric_rss: false,
         }
@@ -110,10 +110,10 @@ impl PortConfig {
         self
     }
 
-    /// Use the CPU's vector instructions where it has them and the VF's descriptors suit them (the default). Packets are
-    /// the same either way.
-    pub fn vector(mut self, on: bool) -> Self {
-        self.vector = on;
+    /// Use no vector instructions wider than so many bits, 0 for none at all. By default queues use the widest that the CPU
+    /// has and they have loops for ([`widest_vectors`](crate::widest_vectors)). Packets are the same either way.
+    pub fn vector_bits(mut self, most: u16) -> Self {
+        self.vector_bits = most;
         self
     }
 

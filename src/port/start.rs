@@ -112,7 +112,7 @@ impl Port {
                 iova_delta: iova.0.wrapping_sub(pool.handle().region().addr() as u64),
                 buffer_len,
                 want_info: self.config.rx_info,
-                kernel: Kernel::best(self.config.vector),
+                kernel: Kernel::best(self.config.vector_bits),
                 counts: counts.clone(),
                 interrupt,
             });
@@ -132,7 +132,7 @@ impl Port {
                 max_frame: self.config.max_frame(),
                 max_segments: self.device.caps().max_segments,
                 offloads: self.config.tx_offloads,
-                kernel: Kernel::best(self.config.vector),
+                kernel: Kernel::best(self.config.vector_bits),
                 counts: counts.clone(),
             });
             tx_counts.push(counts);

@@ -28,15 +28,30 @@ pub(crate) enum Kernel {
 }
 
 impl Kernel {
-    /// The fastest loops of this CPU, or the portable ones where `vector` is false.
-    pub(crate) fn best(vector: bool) -> Kernel {
+    /// The fastest loops of this CPU whose vectors have at most so many bits.
+    pub(crate) fn best(vector_bits: u16) -> Kernel {
         #[cfg(target_arch = "x86_64")]
-        if let Some(proof) = super::avx2::Proof::detect().filter(|_| vector) {
+        if let Some(proof) = super::avx2::Proof::detect().filter(|_| vector_bits >= 256) {
             return Kernel::Avx2(proof);
         }
-        let _ = vector;
+        let _ = vector_bits;
         Kernel::Portable
     }
+
+    /// Bits of the vectors that it uses.
+    fn vector_bits(self) -> u16 {
+        match self {
+            Kernel::Portable => 0,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(_) => 256,
+        }
+    }
+}
+
+/// The widest vectors that queues use on this CPU, in bits: 256 where it has AVX2, 0 where they do without.
+/// [`PortConfig::vector_bits`](crate::PortConfig::vector_bits) asks for narrower ones.
+pub fn widest_vectors() -> u16 {
+    Kernel::best(u16::MAX).vector_bits()
 }
 
 /// A run of receive descriptors. All slices have as many groups, and so has the ring from `words` on.

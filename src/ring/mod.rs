@@ -20,6 +20,7 @@ mod tx;
 
 pub(crate) use format::MAX_WORDS;
 pub use format::{RxFormat, TxFormat};
+pub use kernel::widest_vectors;
 pub use rx::{RxQueue, RxQueueStats};
 pub use state::PortState;
 pub use tx::{TxQueue, TxQueueStats};

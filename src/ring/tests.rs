@@ -22,14 +22,14 @@ fn received_frames_are_those_sent_in_order_by_descriptors_of_four_words() {
 }
 
 fn receive_by<F: RxFormat<Quirks = ()>>() {
-    for (seed, vector) in (1..=SEEDS).flat_map(|seed| [(seed, false), (seed, true)]) {
-        println!("seed {seed}, vector {vector}");
+    for (seed, bits) in (1..=SEEDS).flat_map(|seed| VECTOR_BITS.map(|bits| (seed, bits))) {
+        println!("seed {seed}, vectors of {bits} bits");
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let size = [32, 64, 72, 256][dice.roll(4)];
         let want_info = dice.roll(2) == 0;
         let pool = pool(size as u32 + 64 + dice.roll(400) as u32);
         let mut bench = Bench::new(size);
-        bench.kernel = Kernel::best(vector);
+        bench.kernel = Kernel::best(bits);
         let mut rx = bench.rx::<F>(&pool, want_info);
         let mut cache = pool.cache();
         let mut held = Burst::with_limit(512).unwrap();
@@ -157,14 +157,14 @@ impl Sent {
 
 #[test]
 fn sent_frames_are_those_given_in_order_and_every_buffer_comes_back() {
-    for (seed, vector) in (1..=SEEDS).flat_map(|seed| [(seed, false), (seed, true)]) {
-        println!("seed {seed}, vector {vector}");
+    for (seed, bits) in (1..=SEEDS).flat_map(|seed| VECTOR_BITS.map(|bits| (seed, bits))) {
+        println!("seed {seed}, vectors of {bits} bits");
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let size = [32, 64, 72, 256][dice.roll(4)];
         let offloads = dice.roll(2) == 0;
         let (own, other) = (pool(2000), pool(600));
         let mut bench = Bench::new(size);
-        bench.kernel = Kernel::best(vector);
+        bench.kernel = Kernel::best(bits);
         let mut tx = bench.tx::<Toy>(&[&own, &other], offloads);
         let (mut cache, mut other_cache) = (own.cache(), other.cache());
         let mut burst = Burst::with_limit(64).unwrap();
@@ -242,12 +242,12 @@ fn a_done_bit_over_an_armed_address_is_no_frame_yet() {
 }
 
 fn echoes<F: RxFormat<Quirks = ()>>() {
-    for (vector, before, flags) in
-        [false, true].into_iter().flat_map(|v| (0..20).flat_map(move |n| [(v, n, LAST), (v, n, 0)]))
+    for (bits, before, flags) in
+        VECTOR_BITS.into_iter().flat_map(|v| (0..20).flat_map(move |n| [(v, n, LAST), (v, n, 0)]))
     {
         let pool = pool(32 + 64);
         let mut bench = Bench::new(32);
-        bench.kernel = Kernel::best(vector);
+        bench.kernel = Kernel::best(bits);
         // Addresses that read as lengths of whole frames, where the length takes their place.
         let buffer = pool.cache().alloc_one().unwrap().as_ptr() as u64;
         bench.delta = (60u64 << 32).wrapping_sub(buffer >> 32 << 32);
@@ -259,7 +259,7 @@ fn echoes<F: RxFormat<Quirks = ()>>() {
                 assert!(bench.receive(&[n; 60], LAST, 0));
             }
             bench.echo(flags);
-            let case = format!("vector {vector}, {before} frames, flags {flags:#x}, lap {lap}");
+            let case = format!("vectors of {bits} bits, {before} frames, flags {flags:#x}, lap {lap}");
             assert_eq!(rx.burst(&mut cache, &mut burst), usize::from(before), "{case}");
             assert_eq!(rx.burst(&mut cache, &mut burst), 0, "{case}");
             assert!(bench.receive(&[99; 61], LAST, 0));

@@ -179,16 +179,13 @@ fn sides(options: &Options, family: &Family, setting: Setting) -> Result<Vec<Sid
             sides.extend(Side::start(format!("DPDK {version}, {path}"), false, command)?);
         }
     }
-    for kind in [&[][..], &["info"], &["portable"]] {
-        let mut command = Command::new(&options.vfring);
-        command.env("LD_PRELOAD", &options.fake).args([family.fake, &setting.ring.to_string()]).args(kind);
-        tail(&mut command);
-        let name = match kind.first() {
-            None => "vfring".to_owned(),
-            Some(&"info") => "vfring, metadata".to_owned(),
-            Some(kind) => format!("vfring, {kind}"),
-        };
-        sides.extend(Side::start(name, true, command)?);
+    for (kernel, bits) in vfring_bench::kernels().collect::<Vec<_>>().into_iter().rev() {
+        for (kind, suffix) in [(&[][..], ""), (&["info"], ", metadata")] {
+            let mut command = Command::new(&options.vfring);
+            command.env("LD_PRELOAD", &options.fake).args([family.fake, &setting.ring.to_string(), &bits.to_string()]);
+            tail(command.args(kind));
+            sides.extend(Side::start(format!("vfring, {kernel}{suffix}"), true, command)?);
+        }
     }
     Ok(sides)
 }
@@ -317,7 +314,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         writeln!(report, "### {}\n\nRing 512, burst {BURST}, warm.\n", family.name)?;
         report += &main_table(&figures, &names, settings[0])?;
         if !options.quick {
-            for name in ours.iter().filter(|name| !name.ends_with("portable")) {
+            for name in ours.iter().filter(|name| !name.contains("portable")) {
                 writeln!(report, "\n{name}: ratio to DPDK's best (core cycles per packet), by burst size.\n")?;
                 report += &ratio_table(&figures, name, &settings, bursts)?;
             }

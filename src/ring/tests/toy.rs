@@ -19,6 +19,8 @@ pub(super) const REPORT: u64 = 8;
 pub(super) const CONTEXT: u64 = 16;
 /// Random walks per test.
 pub(super) const SEEDS: u64 = 10;
+/// Bits of the vectors that every kernel there is uses.
+pub(super) const VECTOR_BITS: [u16; 2] = [0, 256];
 const DELTA: u64 = 0x7000_0000_0000;
 
 pub(super) struct Toy;
@@ -152,7 +154,7 @@ impl Bench {
         let shared = Arc::new(Shared::new());
         let gate = Arc::new(CachePadded::new(Gate::new()));
         gate.enable(shared.word.load());
-        let (cell, kernel) = (Arc::new(AtomicU32::new(0)), Kernel::best(true));
+        let (cell, kernel) = (Arc::new(AtomicU32::new(0)), Kernel::best(u16::MAX));
         Bench { region, size, cell, shared, gate, head: 0, kernel, words: 2, delta: DELTA }
     }
 
