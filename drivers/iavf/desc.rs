@@ -6,7 +6,7 @@
 //! for look-ups in tables of constants.
 
 use super::ptype::judge;
-use crate::mem::{Facts, L4, PackedInfo, TxInfo, has};
+use crate::mem::{L4, PackedInfo, TxInfo};
 use crate::ring::{MAX_WORDS, RxFormat, TxFormat};
 
 /// Receive format: legacy 32-byte descriptors, RXDID 1 (fact sheet iavf 5.2, 5.3).
@@ -35,8 +35,14 @@ pub struct AvfQuirks {
     pub tag_in_l2tag2: bool,
 }
 
+/// The flags of [`PackedInfo`] for hash and tag.
+#[inline(always)]
+fn present(hashed: bool, tagged: bool) -> u64 {
+    (if hashed { PackedInfo::HASHED } else { 0 }) | if tagged { PackedInfo::TAGGED } else { 0 }
+}
+
 /// Write-back of a legacy receive descriptor (fact sheet iavf 5.3).
-mod legacy {
+pub(super) mod legacy {
     // Word 0.
     pub const L2TAG1_SHIFT: u32 = 16;
     pub const HASH_SHIFT: u32 = 32;
@@ -85,18 +91,26 @@ unsafe impl RxFormat for AvfLegacyRx {
     #[inline(always)]
     fn packed(&[word0, word1, word2, _]: &[u64; MAX_WORDS], quirks: AvfQuirks) -> PackedInfo {
         let (tagged, tag) = if quirks.tag_in_l2tag2 {
-            (has(word2, legacy::L2TAG2P), word2 >> legacy::L2TAG2_2_SHIFT)
+            (word2 & legacy::L2TAG2P != 0, word2 >> legacy::L2TAG2_2_SHIFT)
         } else {
-            (has(word1, legacy::L2TAG1P), word0 >> legacy::L2TAG1_SHIFT)
+            (word1 & legacy::L2TAG1P != 0, word0 >> legacy::L2TAG1_SHIFT)
         };
-        let (types, verdicts) = judge((word1 >> legacy::PTYPE_SHIFT) as u8 as u16, legacy::verdict_bits(word1));
-        let hashed = u64::from(word1 & legacy::FLTSTAT_RSS == legacy::FLTSTAT_RSS);
-        Facts { types, verdicts, hashed, hash: word0 >> legacy::HASH_SHIFT, tagged, tag }.pack()
+        let flags = judge((word1 >> legacy::PTYPE_SHIFT) as u8 as u16, legacy::verdict_bits(word1));
+        let hashed = word1 & legacy::FLTSTAT_RSS == legacy::FLTSTAT_RSS;
+        PackedInfo::new(flags | present(hashed, tagged), tag, word0 >> legacy::HASH_SHIFT)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn infos_avx2(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
+        // SAFETY: the caller's contract.
+        unsafe { super::desc_avx2::legacy(descriptors, infos, quirks) }
     }
 }
 
 /// Write-back of a flex receive descriptor (fact sheet iavf 5.4).
-mod flex {
+pub(super) mod flex {
     // Word 0.
     /// RXDID, which is 22.
     pub const RXDID: u64 = 0x3F;
@@ -147,15 +161,22 @@ unsafe impl RxFormat for AvfFlexRx {
     #[inline(always)]
     fn packed(&[word0, word1, word2, word3]: &[u64; MAX_WORDS], quirks: AvfQuirks) -> PackedInfo {
         let (tagged, tag) = if quirks.tag_in_l2tag2 {
-            (has(word2, flex::L2TAG2P), word2 >> flex::L2TAG2_2_SHIFT)
+            (word2 & flex::L2TAG2P != 0, word2 >> flex::L2TAG2_2_SHIFT)
         } else {
-            (has(word1, flex::L2TAG1P), word1 >> flex::L2TAG1_SHIFT)
+            (word1 & flex::L2TAG1P != 0, word1 >> flex::L2TAG1_SHIFT)
         };
         let ptype = (word0 >> flex::PTYPE_SHIFT & flex::PTYPE) as u16;
-        let (types, verdicts) = judge(ptype, flex::verdict_bits(word1));
-        let hashed = has(word1, flex::RSS_VALID);
+        let flags = judge(ptype, flex::verdict_bits(word1));
         // The hash of this profile; others have it where this one has the flow id.
-        Facts { types, verdicts, hashed, hash: word3, tagged, tag }.pack()
+        PackedInfo::new(flags | present(word1 & flex::RSS_VALID != 0, tagged), tag, word3)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn infos_avx2(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
+        // SAFETY: the caller's contract.
+        unsafe { super::desc_avx2::flex(descriptors, infos, quirks) }
     }
 }
 

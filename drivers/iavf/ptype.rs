@@ -5,41 +5,50 @@
 //! and a look-up is one load.
 #![forbid(unsafe_code)]
 
-use crate::mem::{PacketType, verdict};
+use crate::mem::{PackedInfo, PacketType};
 
-/// Bit of an entry besides those of [`PacketType`]: the headers named are those around a tunnel.
-pub(super) const TUNNEL: u8 = 1 << 7;
+const IPV6: u64 = PacketType::IPV6.bits() as u64;
+/// All about checksums that a packet can have.
+const ON_IPV4: u64 = PackedInfo::IP_LOOKED | PackedInfo::IP_WRONG;
+const ON_OUTER_IPV4: u64 = PackedInfo::IP_LOOKED | PackedInfo::OUTER_IP_WRONG;
+const ON_L4: u64 = PackedInfo::L4_LOOKED | PackedInfo::L4_WRONG;
 
-const IPV4: u8 = PacketType::IPV4.bits() as u8;
-const IPV6: u8 = PacketType::IPV6.bits() as u8;
-const _: () = assert!(PacketType::all().bits() < TUNNEL as u16);
+/// Numbers of the blocks over IPv4 and over IPv6: seven plain ones (fragment, plain, UDP, unused, TCP, SCTP, ICMP), and
+/// tunnels: IP in IP, then GRE or NAT alone, with MAC, and with MAC and VLAN.
+pub(super) const FIRSTS: [u16; 2] = [22, 88];
+const PLAIN: u16 = 7;
+pub(super) const BLOCK: u16 = PLAIN + 2 * PLAIN + 3 * (1 + 2 * PLAIN);
 
-/// First number of the blocks of seven over IPv4 and IPv6 (fragment, plain, UDP, unused, TCP, SCTP, ICMP).
-const PLAIN: [(usize, u8); 2] = [(22, IPV4), (88, IPV6)];
-/// Offset of L4 headers in a block.
-const UDP: usize = 2;
-const TCP: usize = 4;
-const SCTP: usize = 5;
-const BLOCK: usize = 7;
-/// Numbers of tunnels behind a plain block: IP in IP, then GRE or NAT alone, with MAC, and with MAC and VLAN.
-const TUNNELS: usize = 2 * BLOCK + 3 * (1 + 2 * BLOCK);
-
-const TABLE: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut family = 0;
-    while family < PLAIN.len() {
-        let (first, ip) = PLAIN[family];
-        let mut i = 0;
-        while i < BLOCK + TUNNELS {
-            table[first + i] = if i < BLOCK { ip } else { ip | TUNNEL };
-            i += 1;
+/// By block, the flags of [`PackedInfo`] that a number stands for, with all about checksums that such a packet can have: those
+/// of the seven plain numbers, then that of every tunnel, of whose inside nothing is told.
+pub(super) const FLAGS: [[u16; 8]; 2] = {
+    let mut table = [[0; 8]; 2];
+    let mut at = 0;
+    while at < 8 {
+        let l4 = match at {
+            2 => PacketType::UDP.bits() as u64 | ON_L4,
+            4 => PacketType::TCP.bits() as u64 | ON_L4,
+            5 => PacketType::SCTP.bits() as u64 | ON_L4,
+            _ => 0,
+        };
+        if at != 3 {
+            let ip = if at < PLAIN { ON_IPV4 } else { ON_OUTER_IPV4 };
+            table[0][at as usize] = (PacketType::IPV4.bits() as u64 | ip | l4) as u16;
+            table[1][at as usize] = (IPV6 | l4) as u16;
         }
-        table[first + UDP] |= PacketType::UDP.bits() as u8;
-        table[first + TCP] |= PacketType::TCP.bits() as u8;
-        table[first + SCTP] |= PacketType::SCTP.bits() as u8;
-        // The unused number of a block.
-        table[first + UDP + 1] = 0;
-        family += 1;
+        at += 1;
+    }
+    table
+};
+
+/// The same by number; 0 stands for what is unknown.
+static BY_NUMBER: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut number = 0;
+    while number < 2 * BLOCK {
+        let (block, at) = ((number / BLOCK) as usize, number % BLOCK);
+        table[(FIRSTS[block] + at) as usize] = FLAGS[block][if at < PLAIN { at } else { PLAIN } as usize];
+        number += 1;
     }
     table
 };
@@ -52,69 +61,36 @@ const OUTER_IP_WRONG: u64 = 2;
 const CHECKED: u64 = 3;
 const EXTENSIONS: u64 = 4;
 
-// Verdicts as `VERDICTS` has them, all that could be asked for, and as `MASKS` chooses among them.
-const ON_IP: u8 = 3;
-const ON_L4: u8 = 3 << 2;
-const ON_OUTER_IP: u8 = 3 << 4;
-const EXTENDED: u8 = 1 << 6;
-
-/// By the bits that verdicts are made of.
-static VERDICTS: [u8; 32] = {
-    const fn bit(bits: u64, number: u64) -> u64 {
-        bits >> number & 1
-    }
-    let mut table = [0; 32];
-    let mut bits = 0;
-    while bits < 32 {
-        let (checked, extended) = (bit(bits, CHECKED), bit(bits, EXTENSIONS));
-        // With such extension headers the verdict on L4 cannot be trusted.
-        let verdicts = verdict(checked, bit(bits, IP_WRONG))
-            | verdict(checked & (extended ^ 1), bit(bits, L4_WRONG)) << 2
-            | verdict(checked, bit(bits, OUTER_IP_WRONG)) << 4
-            | extended << 6;
-        table[bits as usize] = verdicts as u8;
+/// By the first four of these bits, the flags about checksums: of all that a packet could have.
+pub(super) static VERDICTS: [u16; 16] = {
+    let mut table = [0; 16];
+    let mut bits = 1 << CHECKED;
+    while bits < 16 {
+        let mut flags = PackedInfo::IP_LOOKED | PackedInfo::L4_LOOKED;
+        flags += (bits >> IP_WRONG & 1) * PackedInfo::IP_WRONG;
+        flags += (bits >> L4_WRONG & 1) * PackedInfo::L4_WRONG;
+        flags += (bits >> OUTER_IP_WRONG & 1) * PackedInfo::OUTER_IP_WRONG;
+        table[bits as usize] = flags as u16;
         bits += 1;
     }
     table
 };
+const _: () = assert!(CHECKED == 3, "half of the table");
 
-/// By number: bits of [`PacketType`], and above them which verdicts such a packet has.
-static MASKS: [u16; 256] = {
-    let mut table = [0; 256];
-    let mut number = 0;
-    while number < 256 {
-        let entry = TABLE[number];
-        let mut mask = 0;
-        if entry & IPV4 != 0 {
-            mask |= if entry & TUNNEL != 0 { ON_OUTER_IP } else { ON_IP };
-        }
-        // Of what a tunnel holds nothing is told: its entry names no L4.
-        if entry & (PacketType::TCP.bits() | PacketType::UDP.bits() | PacketType::SCTP.bits()) as u8 != 0 {
-            mask |= ON_L4;
-        }
-        if entry & IPV6 != 0 {
-            mask |= EXTENDED;
-        }
-        table[number] = (entry & !TUNNEL) as u16 | (mask as u16) << 8;
-        number += 1;
-    }
-    table
-};
-const _: () = assert!(PacketType::IPV6_EXTENSIONS.bits() as u8 == EXTENDED >> 3 && IPV6 == EXTENDED >> 4);
+// With extension headers, 1 is added to IPv6 where it is.
+const _: () = assert!(PacketType::IPV6_EXTENSIONS.bits() == PacketType::IPV6.bits() << 1);
 
-/// Bits of [`PacketType`], and verdicts as [`Facts`](crate::mem::Facts) has them, of a packet type's number and the bits that
-/// verdicts are made of, in the order above.
+/// The flags of [`PackedInfo`] but for hash and tag, of a packet type's number and the bits that verdicts are made of, in the
+/// order above.
 #[inline(always)]
-pub(super) fn judge(number: u16, bits: u64) -> (u64, u64) {
-    let entry = u64::from(MASKS[usize::from(number as u8)]);
-    let entry = if number < 256 { entry } else { 0 };
-    let verdicts = u64::from(VERDICTS[bits as usize & 31]) & entry >> 8;
-    // Either bit tells the kind of IPv6 header, and never both.
-    let extended = verdicts >> 3 & u64::from(EXTENDED >> 3);
-    (
-        (entry & 0xff) ^ (extended | extended >> 1),
-        verdicts & u64::from(ON_IP | ON_L4) | verdicts >> 4 & u64::from(ON_IP),
-    )
+pub(super) fn judge(number: u16, bits: u64) -> u64 {
+    let flags = u64::from(BY_NUMBER[usize::from(number as u8)]);
+    let flags = if number < 256 { flags } else { 0 };
+    let extended = bits >> EXTENSIONS & 1;
+    let types = flags & PackedInfo::TYPES;
+    let types = types + (types & (extended * IPV6));
+    // With such extension headers the verdict on L4 cannot be trusted.
+    types | flags & u64::from(VERDICTS[bits as usize & 15]) & !(extended * PackedInfo::L4_LOOKED)
 }
 
 #[cfg(test)]
@@ -145,10 +121,16 @@ mod tests {
             (255, PacketType::empty(), false),
         ];
         for (number, types, tunnel) in golden {
-            let expected = types.bits() as u8 | if tunnel { TUNNEL } else { 0 };
-            assert_eq!(TABLE[usize::from(number)], expected, "{number}");
-            assert_eq!(judge(number, 0), (types.bits().into(), 0), "{number}");
+            assert_eq!(judge(number, 0), u64::from(types.bits()), "{number}");
+            // A wrong outer header counts in tunnels alone, and a wrong header outside of them alone.
+            let verdicts = judge(number, 0b1101) & (PackedInfo::IP_WRONG | PackedInfo::OUTER_IP_WRONG);
+            let expected = match (types.contains(PacketType::IPV4), tunnel) {
+                (false, _) => 0,
+                (true, false) => PackedInfo::IP_WRONG,
+                (true, true) => PackedInfo::OUTER_IP_WRONG,
+            };
+            assert_eq!(verdicts, expected, "{number}");
         }
-        assert!((256..1024).all(|number| judge(number, 0b01111) == (0, 0)));
+        assert!((256..1024).all(|number| judge(number, 0b01111) == 0));
     }
 }

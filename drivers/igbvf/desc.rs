@@ -6,7 +6,7 @@
 //! without tables or memory.
 
 use super::intel::desc::{self, Piece, TsoLimits, rx, tx};
-use crate::mem::{Facts, PackedInfo, TxInfo};
+use crate::mem::{PackedInfo, TxInfo};
 use crate::ring::{MAX_WORDS, RxFormat, TxFormat};
 
 /// Receive format: 16-byte advanced descriptors, one buffer each (fact sheet igbvf 4.1 to 4.4).
@@ -27,13 +27,14 @@ pub struct Quirks {
 // Word 1 of a receive descriptor's write-back: what is not as on ixgbe (fact sheet igbvf 4.2).
 
 /// From another function of the port.
-const LB: u64 = 1 << 18;
+pub(super) const LB: u64 = 1 << 18;
 /// CE, SE, SEQ, CXE and RXE.
 const FRAME_ERRORS: u64 = 1 << 24 | 1 << 25 | 1 << 26 | 1 << 28 | 1 << 31;
 /// L4 checksum wrong. 82599 and its kin have it one bit higher.
-const L4E: u64 = 1 << 29;
+pub(super) const L4E: u64 = 1 << 29;
 /// IP checksum wrong. 82599 and its kin have it one bit higher.
-const IPE: u64 = 1 << 30;
+pub(super) const IPE: u64 = 1 << 30;
+pub(super) const ERROR_SHIFT: u32 = desc::error_shift(L4E, IPE);
 
 // SAFETY: DD is bit 0 of dword 2, which is bit 0 of word 1. The device stores the frame first and writes the descriptor
 // back with DD afterwards (fact sheet igbvf 4.2); an armed descriptor has word 1, the header address, all 0
@@ -50,10 +51,19 @@ unsafe impl RxFormat for IgbRx {
 
     #[inline(always)]
     fn packed(&[word0, status, ..]: &[u64; MAX_WORDS], quirks: Quirks) -> PackedInfo {
-        let facts = desc::facts(word0, status, rx::TYPE_ETQF, IPE, L4E);
+        let flags = desc::flags(word0, status, rx::TYPE_ETQF, ERROR_SHIFT);
         let swap = quirks.big_endian_loopback_tag & (status & LB != 0);
-        let tag = if swap { facts.tag >> 8 | facts.tag << 8 } else { facts.tag };
-        Facts { tag, ..facts }.pack()
+        let tag = (status >> rx::VLAN_SHIFT) as u16;
+        let tag = if swap { tag.swap_bytes() } else { tag };
+        PackedInfo::new(flags, tag.into(), word0 >> rx::HASH_SHIFT)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn infos_avx2(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: Quirks) {
+        // SAFETY: the caller's contract.
+        unsafe { super::desc_avx2::infos(descriptors, infos, quirks) }
     }
 }
 

@@ -6,7 +6,7 @@
 //! half, and everything here is pure arithmetic without tables or memory.
 #![forbid(unsafe_code)]
 
-use crate::mem::{Facts, L4, PacketType, TxInfo, has, verdict};
+use crate::mem::{L4, PackedInfo, PacketType, TxInfo};
 
 /// Write-back of a receive descriptor (fact sheets igbvf 4.2, 4.3, ixgbevf 4.2, 4.3).
 pub(crate) mod rx {
@@ -17,6 +17,7 @@ pub(crate) mod rx {
     pub(crate) const TYPE_ETQF: u64 = 1 << 15;
     /// IPv4, IPv4 with options, IPv6, IPv6 with extensions, TCP, UDP, SCTP from bit 4 on: the order of `PacketType`.
     pub(crate) const TYPE_SHIFT: u32 = 4;
+    pub(crate) const HASH_SHIFT: u32 = 32;
     // Word 1: status, error, length, tag.
     pub(crate) const DD: u64 = 1 << 0;
     pub(crate) const EOP: u64 = 1 << 1;
@@ -42,19 +43,31 @@ const _: () = {
     assert!(PacketType::SCTP.bits() == 0x400 >> rx::TYPE_SHIFT);
 };
 
-/// What a receive descriptor says. A bit of `other` in word 0 says that the type bits mean something else; `ip_wrong` and
-/// `l4_wrong` are the family's error bits.
+/// How far status bits are from the places where [`PackedInfo`] has them.
+pub(super) const STATUS_SHIFT: u32 = 5;
+const _: () = {
+    assert!(rx::VP << STATUS_SHIFT == PackedInfo::TAGGED);
+    assert!(rx::L4CS << STATUS_SHIFT == PackedInfo::L4_LOOKED);
+    assert!(rx::IPCS << STATUS_SHIFT == PackedInfo::IP_LOOKED);
+};
+pub(super) const STATUS_FLAGS: u64 = PackedInfo::TAGGED | PackedInfo::L4_LOOKED | PackedInfo::IP_LOOKED;
+pub(super) const ERROR_FLAGS: u64 = PackedInfo::L4_WRONG | PackedInfo::IP_WRONG;
+/// All that tell of checksums.
+pub(crate) const VERDICTS: u64 = PackedInfo::L4_LOOKED | PackedInfo::IP_LOOKED | ERROR_FLAGS;
+
+/// How far a family's error bits are from the places where [`PackedInfo`] has them.
+pub(crate) const fn error_shift(l4_wrong: u64, ip_wrong: u64) -> u32 {
+    let shift = l4_wrong.trailing_zeros() - PackedInfo::L4_WRONG.trailing_zeros();
+    assert!(l4_wrong >> shift == PackedInfo::L4_WRONG && ip_wrong >> shift == PackedInfo::IP_WRONG);
+    shift
+}
+
+/// The flags of [`PackedInfo`]. A bit of `other` in word 0 says that the type bits mean something else.
 #[inline(always)]
-pub(crate) fn facts(word0: u64, status: u64, other: u64, ip_wrong: u64, l4_wrong: u64) -> Facts {
-    Facts {
-        types: if word0 & other == 0 { word0 >> rx::TYPE_SHIFT } else { 0 },
-        hashed: has(word0, rx::RSS_TYPE),
-        hash: word0 >> 32,
-        tagged: has(status, rx::VP),
-        tag: status >> rx::VLAN_SHIFT,
-        verdicts: verdict(has(status, rx::IPCS), has(status, ip_wrong))
-            | verdict(has(status, rx::L4CS), has(status, l4_wrong)) << 2,
-    }
+pub(crate) fn flags(word0: u64, status: u64, other: u64, error_shift: u32) -> u64 {
+    let types = if word0 & other == 0 { word0 >> rx::TYPE_SHIFT & PackedInfo::TYPES } else { 0 };
+    let hashed = if word0 & rx::RSS_TYPE != 0 { PackedInfo::HASHED } else { 0 };
+    types | hashed | status << STATUS_SHIFT & STATUS_FLAGS | status >> error_shift & ERROR_FLAGS
 }
 
 /// Word 1 of transmit descriptors (fact sheets igbvf 4.5, 4.6, ixgbevf 4.5, 4.6).

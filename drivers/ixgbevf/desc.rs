@@ -6,7 +6,7 @@
 //! without tables or memory, and every data descriptor refers to a context.
 
 use super::intel::desc::{self, Piece, TsoLimits, rx, tx};
-use crate::mem::{Facts, PackedInfo, PacketType, TxInfo};
+use crate::mem::{PackedInfo, PacketType, TxInfo};
 use crate::ring::{MAX_WORDS, RxFormat, TxFormat};
 
 /// Receive format: 16-byte advanced descriptors, one buffer each (fact sheet ixgbevf 4.1 to 4.4).
@@ -26,16 +26,19 @@ pub struct Quirks {
 
 /// Word 0 of a receive descriptor's write-back: the frame is tunnelled, and the type bits are those of the inner packet
 /// (fact sheet ixgbevf 4.3). Generation B.
-const TUNNEL: u64 = 1 << 16;
+pub(super) const TUNNEL: u64 = 1 << 16;
 
 // Word 1: what is not as on igb (fact sheet ixgbevf 4.2).
 
 /// CE, LE, PE, OSE and RXE. Bits 31 and 30 are checksum verdicts, 26 that of an outer header.
 const FRAME_ERRORS: u64 = 1 << 24 | 1 << 25 | 1 << 27 | 1 << 28 | 1 << 29;
 /// L4 checksum wrong. igb has it one bit lower.
-const L4E: u64 = 1 << 30;
+pub(super) const L4E: u64 = 1 << 30;
 /// IP checksum wrong. igb has it one bit lower.
-const IPE: u64 = 1 << 31;
+pub(super) const IPE: u64 = 1 << 31;
+pub(super) const ERROR_SHIFT: u32 = desc::error_shift(L4E, IPE);
+/// The flag of UDP.
+pub(super) const UDP: u64 = PacketType::UDP.bits() as u64;
 
 // SAFETY: DD is bit 0 of dword 2, which is bit 0 of word 1. The device stores the frame first and writes the descriptor
 // back with DD afterwards (fact sheet ixgbevf 4.2); an armed descriptor has word 1, the header address, all 0
@@ -52,13 +55,20 @@ unsafe impl RxFormat for IxgbeRx {
 
     #[inline(always)]
     fn packed(&[word0, status, ..]: &[u64; MAX_WORDS], quirks: Quirks) -> PackedInfo {
-        let facts = desc::facts(word0, status, rx::TYPE_ETQF | TUNNEL, IPE, L4E);
-        let udp = facts.types & u64::from(PacketType::UDP.bits()) != 0;
-        let flagged = quirks.udp_without_checksum_flagged & udp & (status & L4E != 0);
+        let flags = desc::flags(word0, status, rx::TYPE_ETQF | TUNNEL, ERROR_SHIFT);
+        let flagged = quirks.udp_without_checksum_flagged & (flags & UDP != 0) & (status & L4E != 0);
+        let flags = if flagged { flags & !PackedInfo::L4_LOOKED } else { flags };
         // The verdicts on a tunnel are about headers that the program has not asked about.
-        let tunnel = word0 & TUNNEL != 0;
-        let verdicts = if flagged { facts.verdicts & 3 } else { facts.verdicts };
-        Facts { verdicts: if tunnel { 0 } else { verdicts }, ..facts }.pack()
+        let flags = if word0 & TUNNEL != 0 { flags & !desc::VERDICTS } else { flags };
+        PackedInfo::new(flags, status >> rx::VLAN_SHIFT, word0 >> rx::HASH_SHIFT)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn infos_avx2(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: Quirks) {
+        // SAFETY: the caller's contract.
+        unsafe { super::desc_avx2::infos(descriptors, infos, quirks) }
     }
 }
 

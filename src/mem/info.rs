@@ -51,76 +51,52 @@ pub struct RxInfo {
     pub l4_checksum: Checksum,
 }
 
-/// [`RxInfo`] as rings write it: in one word, so that it costs one store and formats can make it of a descriptor's words by plain
-/// arithmetic, which the compiler turns into vectors where it may.
+/// [`RxInfo`] as rings write it: in one word, so that it costs one store, and laid out so that formats make it of a
+/// descriptor's words by few operations, eight packets at once where there are vectors.
 ///
 /// | bits | |
 /// |---|---|
 /// | 0 to 6 | the packet type |
 /// | 7, 8 | there is a hash; there is a tag |
-/// | 9, 10 | the verdict on the IP header's checksum, as the number of [`Checksum`] |
-/// | 11, 12 | that on L4's |
+/// | 10, 11 | the NIC has looked at L4's checksum; at the IP header's |
+/// | 12; 13 or 14 | L4's is wrong; the IP header's is. They mean nothing where the NIC has not looked |
 /// | 16 to 31, 32 to 63 | tag; hash |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(transparent)]
 pub struct PackedInfo(u64);
 
-/// What a descriptor says about its packet, as numbers.
-pub(crate) struct Facts {
-    /// Bits of [`PacketType`].
-    pub(crate) types: u64,
-    /// 1 where there is a hash, and it, in the low 32 bits.
-    pub(crate) hashed: u64,
-    pub(crate) hash: u64,
-    /// 1 where there is a tag, and it, in the low 16 bits.
-    pub(crate) tagged: u64,
-    pub(crate) tag: u64,
-    /// The [`verdict`] on the IP header's checksum in bits 0 and 1, that on L4's in bits 2 and 3.
-    pub(crate) verdicts: u64,
-}
-
-/// 1 where a word has a bit of the mask.
-#[inline(always)]
-pub(crate) fn has(word: u64, mask: u64) -> u64 {
-    u64::from(word & mask != 0)
-}
-
-/// The number of a checksum's verdict, from whether the NIC looked and whether it is wrong, each 0 or 1.
-#[inline(always)]
-pub(crate) const fn verdict(checked: u64, wrong: u64) -> u64 {
-    checked + (checked & wrong)
-}
-
-const _: () = assert!(Checksum::Unchecked as u8 == 0 && Checksum::Good as u8 == 1 && Checksum::Bad as u8 == 2);
-
-impl Facts {
-    #[inline(always)]
-    pub(crate) fn pack(self) -> PackedInfo {
-        PackedInfo(
-            self.types & u64::from(PacketType::all().bits())
-                | self.hashed << 7
-                | self.tagged << 8
-                | self.verdicts << 9
-                | (self.tag & 0xffff) << 16
-                | self.hash << 32,
-        )
-    }
-}
-
 impl PackedInfo {
+    pub(crate) const TYPES: u64 = PacketType::all().bits() as u64;
+    pub(crate) const HASHED: u64 = 1 << 7;
+    pub(crate) const TAGGED: u64 = 1 << 8;
+    pub(crate) const L4_LOOKED: u64 = 1 << 10;
+    pub(crate) const IP_LOOKED: u64 = 1 << 11;
+    pub(crate) const L4_WRONG: u64 = 1 << 12;
+    pub(crate) const IP_WRONG: u64 = 1 << 13;
+    /// Of two IP headers, the outer one's is wrong.
+    pub(crate) const OUTER_IP_WRONG: u64 = 1 << 14;
+
+    /// Of the bits named above, a tag in the low 16 bits and a hash in the low 32.
+    #[inline(always)]
+    pub(crate) fn new(flags: u64, tag: u64, hash: u64) -> PackedInfo {
+        PackedInfo(flags & 0xffff | (tag & 0xffff) << 16 | hash << 32)
+    }
+
     #[inline]
     pub(crate) fn unpack(self) -> RxInfo {
         let PackedInfo(bits) = self;
-        let checksum = |number| match number & 3 {
-            0 => Checksum::Unchecked,
-            1 => Checksum::Good,
-            _ => Checksum::Bad,
+        let has = |mask| bits & mask != 0;
+        let checksum = |looked, wrong| match (has(looked), has(wrong)) {
+            (false, _) => Checksum::Unchecked,
+            (true, false) => Checksum::Good,
+            (true, true) => Checksum::Bad,
         };
         RxInfo {
-            hash: (bits & 1 << 7 != 0).then_some((bits >> 32) as u32),
-            vlan_tci: (bits & 1 << 8 != 0).then_some((bits >> 16) as u16),
+            hash: has(Self::HASHED).then_some((bits >> 32) as u32),
+            vlan_tci: has(Self::TAGGED).then_some((bits >> 16) as u16),
             packet_type: PacketType::from_bits_truncate(bits as u16),
-            ip_checksum: checksum(bits >> 9),
-            l4_checksum: checksum(bits >> 11),
+            ip_checksum: checksum(Self::IP_LOOKED, Self::IP_WRONG | Self::OUTER_IP_WRONG),
+            l4_checksum: checksum(Self::L4_LOOKED, Self::L4_WRONG),
         }
     }
 }

@@ -23,6 +23,5 @@ pub use pool::{DEFAULT_DATA_ROOM, DmaTarget, HEADROOM, Mempool, MempoolBuilder};
 pub use region::{HugeRegion, Pages};
 
 pub(crate) use cache::CACHE_SIZE;
-pub(crate) use info::{Facts, has, verdict};
 pub(crate) use packet::POOL_MASK;
 pub(crate) use pool::PoolHandle;

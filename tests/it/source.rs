@@ -145,7 +145,7 @@ fn dependencies_point_one_way() {
         ("src/ring/", &["error", "event", "mem", "mmio", "sync"]),
         ("src/port/", &["addr", "error", "event", "mem", "mmio", "ring"]),
         ("drivers/iavf/", &["addr", "error", "mem", "mmio", "port", "ring"]),
-        ("drivers/intel/", &["addr", "error", "mem", "mmio", "port"]),
+        ("drivers/intel/", &["addr", "error", "mem", "mmio", "port", "ring"]),
         ("drivers/igbvf/", &["addr", "error", "mem", "mmio", "port", "ring"]),
         ("drivers/ixgbevf/", &["addr", "error", "mem", "mmio", "port", "ring"]),
         ("drivers/sim/", &["addr", "error", "mem", "mmio", "spec"]),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use super::super::*;
-use crate::mem::{DmaTarget, Facts, HugeRegion, Mempool, PackedInfo, PacketBuf, Pages, TxInfo};
+use crate::mem::{DmaTarget, HugeRegion, Mempool, PackedInfo, PacketBuf, Pages, TxInfo};
 use crate::mmio::Doorbell;
 
 pub(super) const DONE: u64 = 1;
@@ -26,7 +26,7 @@ const DELTA: u64 = 0x7000_0000_0000;
 pub(super) struct Toy;
 
 fn hash_alone(hash: u64) -> PackedInfo {
-    Facts { types: 0, hashed: 1, hash, tagged: 0, tag: 0, verdicts: 0 }.pack()
+    PackedInfo::new(PackedInfo::HASHED, 0, hash)
 }
 
 // SAFETY: the toy device below sets DONE after the rest, and armed descriptors have a zero status word.
