@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use vfring_tests::build::{example, pcap_example};
+use vfring_tests::build::{complete_example, example};
 use vfring_tests::program::{Ended, Program};
 use vfring_tests::vm::{Error, Result};
 
@@ -333,7 +333,7 @@ fn what_l2fwd_does_to_addresses() -> Result<()> {
     for (options, addresses) in cases {
         let arguments =
             [&["--port", from, "--port", &out, "--portmap", "(0,1)", "--duration", "0.5"], options].concat();
-        let ended = Program::start(&pcap_example("l2fwd")?, &arguments)?.end(60 * SECOND)?;
+        let ended = Program::start(&complete_example("l2fwd")?, &arguments)?.end(60 * SECOND)?;
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
         assert!(ended.stdout.contains("port 1: sim:igbvf?wire=pcap"), "{ended:?}");
         assert!(ended.stdout.contains(", only sends\n"), "{ended:?}");
@@ -523,7 +523,7 @@ fn rxdump_prints_a_line_a_packet() -> Result<()> {
 fn a_recording_comes_back_frame_by_frame() -> Result<()> {
     let _turn = turn();
     let file = Scratch::new("rxdump.pcap");
-    let rxdump = pcap_example("rxdump")?;
+    let rxdump = complete_example("rxdump")?;
     let generator = "sim:igbvf?wire=gen&flows=3&size=100&mac=02:00:00:00:00:77";
     let ended =
         Program::start(&rxdump, &["--count", "50", "--write", file.path(), "--port", generator])?.end(60 * SECOND)?;
@@ -554,7 +554,7 @@ fn a_recording_comes_back_frame_by_frame() -> Result<()> {
         fs::write(file.path(), contents).map_err(Error::during(file.path()))?;
         for program in ["rxdump", "l2fwd"] {
             let arguments = ["--port", replay.as_str()];
-            let started = Program::start(&pcap_example(program)?, &arguments)?;
+            let started = Program::start(&complete_example(program)?, &arguments)?;
             refused_by(started, program, &arguments, &[part, file.path()])?;
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
-use vfring_tests::build::{libraries, root, static_example, static_vfring};
+use vfring_tests::build::{self, complete_example, libraries, root};
 use vfring_tests::container::{Bundle, Container, PRELUDE, node_number};
 use vfring_tests::forwarder::{Forwarder, QUIET, Way};
 use vfring_tests::vm::{Bench, Binding, Guest, Mac, Process, Result, Testbed, TestbedConfig, poll};
@@ -198,7 +198,7 @@ fn pod<'a>(guest: &'a Guest, name: &str, answer: &Answer, arguments: &[&str]) ->
 #[test]
 fn a_pod_s_container_forwards_and_no_other_opens_its_group() -> Result<()> {
     let config = TestbedConfig { binding: Binding::Unbound, hugepages: HUGEPAGES, ..TestbedConfig::default() };
-    let mut config = config.file(static_vfring()?, VFRING).file(static_example("l2fwd")?, L2FWD);
+    let mut config = config.file(build::vfring()?, VFRING).file(complete_example("l2fwd")?, L2FWD);
     let kubelet = env!("CARGO_BIN_EXE_kubelet");
     config = config.file(kubelet, KUBELET);
     for library in libraries(kubelet.as_ref())? {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use vfring_tests::build::static_vfring;
+use vfring_tests::build;
 use vfring_tests::vm::{Guest, GuestConfig, GuestFile, Mac, Nic, Result};
 
 const PROGRAM: &str = "/opt/vfring/vfring";
@@ -45,7 +45,7 @@ fn listed(guest: &Guest, address: &str) -> Result<Value> {
 
 #[test]
 fn a_host_is_prepared_examined_and_given_back() -> Result<()> {
-    let files = vec![GuestFile { host: static_vfring()?, guest: PROGRAM.into() }];
+    let files = vec![GuestFile { host: build::vfring()?, guest: PROGRAM.into() }];
     let nics = vec![Nic::unconnected(Mac([0x52, 0x54, 0, 0, 0, 1]))];
     let guest = Guest::boot(GuestConfig { nics, files, modules: vec!["igbvf"], ..GuestConfig::default() })?;
 
@@ -162,7 +162,7 @@ fn a_host_is_prepared_examined_and_given_back() -> Result<()> {
 
 #[test]
 fn without_an_iommu_doctor_and_bind_say_so() -> Result<()> {
-    let files = vec![GuestFile { host: static_vfring()?, guest: PROGRAM.into() }];
+    let files = vec![GuestFile { host: build::vfring()?, guest: PROGRAM.into() }];
     let nics = vec![Nic::unconnected(Mac([0x52, 0x54, 0, 0, 0, 1]))];
     // The last word on the command line counts.
     let kernel_arguments = "intel_iommu=off".to_owned();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use vfring_tests::build::static_example;
+use vfring_tests::build::complete_example;
 use vfring_tests::forwarder::{Forwarder, PROGRAM, QUIET, Traffic, Way};
 use vfring_tests::vm::{Bench, Models, ModelsConfig, Result, poll};
 
@@ -41,7 +41,7 @@ fn iavf_forwards_on_the_model_behind_an_i40e_pf() -> Result<()> {
 }
 
 fn judge(config: ModelsConfig) -> Result<()> {
-    Models::boot(config.file(static_example("l2fwd")?, PROGRAM))?.judge(|bed| {
+    Models::boot(config.file(complete_example("l2fwd")?, PROGRAM))?.judge(|bed| {
         let free = bed.guest.free_hugepages()?;
 
         let forwarder = Forwarder::start(bed, "")?;

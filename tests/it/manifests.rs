@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vfring::pci::SysfsRoot;
-use vfring_tests::build::{root, static_example, static_vfring, vfring};
+use vfring_tests::build::{complete_example, root, vfring};
 use vfring_tests::program::{Ended, Program};
 use vfring_tests::vm::Result;
 
@@ -268,7 +268,7 @@ fn the_programs_take_the_arguments_of_the_manifests() -> Result<()> {
     assert_eq!(command[0], "/l2fwd");
     let arguments: Vec<&str> = command[1..].iter().map(String::as_str).collect();
     // On a machine where nobody gave it devices, that is all that it complains of.
-    let ended = run(&static_example("l2fwd")?, &arguments)?;
+    let ended = run(&complete_example("l2fwd")?, &arguments)?;
     assert!(ended.code != 0 && ended.stderr.contains(&format!("`{RESOURCE}: \"1\"`")), "{ended:?}");
     Ok(())
 }
@@ -348,7 +348,7 @@ fn the_image_is_built_as_the_tests_build_and_its_programs_are_static() -> Result
         fs::read_to_string(root().join(".dockerignore")).expect("it is there").lines().any(|line| line == "target")
     );
     // What a scratch image has no loader for would not start there.
-    for program in [static_vfring()?, static_example("l2fwd")?] {
+    for program in [vfring()?, complete_example("l2fwd")?] {
         let output = Command::new("objdump").arg("-p").arg(&program).output().expect("binutils");
         let headers = String::from_utf8_lossy(&output.stdout);
         assert!(headers.contains("LOAD"), "{headers}");

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use vfring_tests::build::{root, static_example, static_vfring};
+use vfring_tests::build::{complete_example, root, vfring};
 use vfring_tests::documents::{Block, agrees, blocks, read};
 use vfring_tests::vm::{Guest, GuestConfig, GuestFile, Mac, Nic, Result};
 
@@ -27,7 +27,7 @@ fn every_block_prints_what_its_document_says() -> Result<()> {
         nics: vec![Nic::unconnected(Mac([0x52, 0x54, 0, 0, 0, 1]))],
         memory_mib: MEMORY_MIB,
         // Where cargo puts it, seen from the root of the tree: the commands of the documents work as they stand.
-        files: vec![GuestFile { host: static_example("l2fwd")?, guest: "/target/release/examples/l2fwd".into() }],
+        files: vec![GuestFile { host: complete_example("l2fwd")?, guest: "/target/release/examples/l2fwd".into() }],
         kernel_arguments: KERNEL_ARGUMENTS.into(),
         ..GuestConfig::default()
     })?;
@@ -38,7 +38,7 @@ fn every_block_prints_what_its_document_says() -> Result<()> {
 #[test]
 fn a_bare_host_becomes_one_for_pods_as_written() -> Result<()> {
     let blocks = blocks("deploy/README.md");
-    let mut files = vec![GuestFile { host: static_vfring()?, guest: "/bin/vfring".into() }];
+    let mut files = vec![GuestFile { host: vfring()?, guest: "/bin/vfring".into() }];
     for name in ["host.toml", "configmap.yaml"] {
         files.push(GuestFile { host: root().join("deploy").join(name), guest: format!("/deploy/{name}") });
     }

@@ -1,47 +1,47 @@
-//! Builds programs for the tests: static ones for guests, ordinary ones for this machine.
+//! Builds programs for the tests, in the two ways that people do: an example as a newcomer builds it, and a program with
+//! every feature as a static binary, which runs on this machine, in guests and in images without a C library.
 //!
-//! Cargo is asked every time, so a test never runs an old binary; with nothing to do it answers within a second. Each
-//! kind is built once per test process.
+//! There are no more ways than these two because each compiles the crate, and the second a hundred others, anew. Cargo is
+//! asked once for each program in each test process, so a test never runs an old binary; with nothing to do it answers
+//! within a second.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use crate::vm::{Error, Result};
 
 /// The only target whose C library Rust links statically here.
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-static BUILDING: Mutex<()> = Mutex::new(());
-
 /// The root of the source tree.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Builds an example of the root package for this machine, in release mode, and returns its path.
+/// How a program is built.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    /// With the default features.
+    Newcomer,
+    /// With every feature, as a static binary.
+    Complete,
+}
+
+/// An example as `cargo run --release --example` builds it: with the default features.
 pub fn example(name: &str) -> Result<PathBuf> {
-    build(name, Kind::Default)
+    program(&["--example", name], Way::Newcomer)
 }
 
-/// The same with the cargo feature `pcap`.
-pub fn pcap_example(name: &str) -> Result<PathBuf> {
-    build(name, Kind::Pcap)
+/// The same with every feature, as a static binary.
+pub fn complete_example(name: &str) -> Result<PathBuf> {
+    program(&["--example", name], Way::Complete)
 }
 
-/// Builds an example as a static binary, which runs in a guest that has no C library.
-pub fn static_example(name: &str) -> Result<PathBuf> {
-    build(name, Kind::Static)
-}
-
-/// Builds the program `vfring` as a static binary, without the models' servers.
-pub fn static_vfring() -> Result<PathBuf> {
-    build("vfring", Kind::StaticCommand)
-}
-
-/// Builds an example that can attach to what `vfring sim serve` serves.
-pub fn vfio_user_example(name: &str) -> Result<PathBuf> {
-    build(name, Kind::VfioUser)
+/// The program `vfring` with every feature, as a static binary.
+pub fn vfring() -> Result<PathBuf> {
+    program(&["--bin", "vfring"], Way::Complete)
 }
 
 /// The shared libraries of a program and its loader, by the paths that they have here.
@@ -52,57 +52,26 @@ pub fn libraries(program: &Path) -> Result<Vec<String>> {
     Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect())
 }
 
-/// Each kind has a folder of its own, so that they neither rebuild each other's dependencies nor take the place of
-/// each other's programs, which have the same name.
-#[derive(Clone, Copy)]
-enum Kind {
-    Default,
-    Pcap,
-    Static,
-    Command,
-    StaticCommand,
-    VfioUser,
-}
-
-/// Builds the program `vfring` with every model.
-pub fn vfring() -> Result<PathBuf> {
-    build("vfring", Kind::Command)
-}
-
-fn build(name: &str, kind: Kind) -> Result<PathBuf> {
-    let _turn = BUILDING.lock().unwrap_or_else(|e| e.into_inner());
+/// Builds what `which` names, unless this process has, and returns its path.
+fn program(which: &[&str], way: Way) -> Result<PathBuf> {
+    static BUILT: Mutex<BTreeMap<(Way, String), PathBuf>> = Mutex::new(BTreeMap::new());
+    let key = (way, which.concat());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = built.get(&key) {
+        return Ok(path.clone());
+    }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root()).args(["build", "--release", "--message-format", "json"]);
-    match kind {
-        Kind::Command | Kind::StaticCommand => cargo.args(["--bin", name]),
-        _ => cargo.args(["--example", name]),
-    };
-    let apart = |folder: &str| {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-        target.join(folder)
-    };
-    match kind {
-        Kind::Default => {}
-        Kind::Pcap => {
-            cargo.args(["--features", "pcap"]).arg("--target-dir").arg(apart("with-pcap"));
-        }
-        Kind::Command | Kind::VfioUser => {
-            cargo.args(["--features", "cli,vfio-user"]).arg("--target-dir").arg(apart("command"));
-        }
-        Kind::Static | Kind::StaticCommand => {
-            if matches!(kind, Kind::StaticCommand) {
-                cargo.args(["--features", "cli"]);
-            }
-            cargo.args(["--target", STATIC_TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
-        }
+    cargo.current_dir(root()).args(["build", "--release", "--message-format", "json"]).args(which);
+    if way == Way::Complete {
+        // As in deploy/Dockerfile. The target must be named, or build scripts and macros would be static too.
+        cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").args(["--all-features", "--target", STATIC_TARGET]);
     }
     let output = cargo.output().map_err(Error::during("running cargo"))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    // One JSON object a line; the last `executable` is the example's.
-    let path = text.lines().filter_map(executable).next_back();
-    match path {
-        Some(path) if output.status.success() => Ok(path),
-        _ => Err(Error::new(format!("building {name}: {}", String::from_utf8_lossy(&output.stderr)))),
+    // One JSON object a line; the last `executable` is that of the program.
+    match text.lines().filter_map(executable).next_back() {
+        Some(path) if output.status.success() => Ok(built.entry(key).or_insert(path).clone()),
+        _ => Err(Error::new(format!("building {}: {}", which.join(" "), String::from_utf8_lossy(&output.stderr)))),
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`Forwarder`] that was started has said that it forwards, and [`stop`](Forwarder::stop) gives no report of one that
 //! failed, lost a buffer or did not end by itself.
 
-use crate::build::static_example;
+use crate::build::complete_example;
 use crate::vm::{Bench, Error, Mac, PacedSender, Process, Received, Receiver, Result, Testbed, TestbedConfig, poll};
 use serde_json::Value;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A testbed that has l2fwd.
 pub fn testbed(config: TestbedConfig) -> Result<Testbed> {
-    Testbed::boot(config.file(static_example("l2fwd")?, PROGRAM))
+    Testbed::boot(config.file(complete_example("l2fwd")?, PROGRAM))
 }
 
 /// The command line that forwards between both VFs, to the MAC addresses of the far ends.

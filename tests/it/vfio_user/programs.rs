@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use vfring_tests::build::{vfio_user_example, vfring};
+use vfring_tests::build::{complete_example, vfring};
 use vfring_tests::program::{Ended, Program};
 
 use crate::bed::PATIENCE;
@@ -30,7 +30,7 @@ fn l2fwd_forwards_between_two_served_models() {
     let mut from = serve(&a, "gen:rate=2000,size=100");
     let mut to = serve(&b, "sink");
     let [port_a, port_b] = [&a, &b].map(|path| format!("vfio-user:{}", path.display()));
-    let l2fwd = vfio_user_example("l2fwd").unwrap();
+    let l2fwd = complete_example("l2fwd").unwrap();
     for _ in 0..2 {
         let before = to.ask("stats", PATIENCE).unwrap();
         let arguments = ["--port", &port_a, "--port", &port_b, "--duration", "2"];
