@@ -66,17 +66,17 @@ impl FakeSysfs {
 
     /// Binds to `name`, or to another driver than before.
     pub(crate) fn driver(&self, address: &str, name: &str) -> &Self {
-        fs::create_dir_all(self.root.join("bus/pci/drivers").join(name)).unwrap();
+        self.leave_driver(address);
+        let driver = self.root.join("bus/pci/drivers").join(name);
+        fs::create_dir_all(&driver).unwrap();
+        symlink(format!("../../../../devices/pci/{address}"), driver.join(address)).unwrap();
         self.link(address, "driver", format!("../../../bus/pci/drivers/{name}"))
     }
 
     /// Puts it into an IOMMU group, or into another than before.
     pub(crate) fn group(&self, address: &str, number: u32) -> &Self {
-        let groups = self.root.join("kernel/iommu_groups");
-        for group in fs::read_dir(&groups).unwrap() {
-            let _ = fs::remove_file(group.unwrap().path().join("devices").join(address));
-        }
-        let devices = groups.join(number.to_string()).join("devices");
+        self.leave_group(address);
+        let devices = self.root.join(format!("kernel/iommu_groups/{number}/devices"));
         fs::create_dir_all(&devices).unwrap();
         symlink(format!("../../../../devices/pci/{address}"), devices.join(address)).unwrap();
         self.link(address, "iommu_group", format!("../../../kernel/iommu_groups/{number}"))
@@ -140,10 +140,8 @@ impl FakeSysfs {
 
     /// The function is gone, as after hot-unplug.
     pub(crate) fn unplug(&self, address: &str) -> &Self {
-        let groups = self.root.join("kernel/iommu_groups");
-        for group in fs::read_dir(&groups).unwrap() {
-            let _ = fs::remove_file(group.unwrap().path().join("devices").join(address));
-        }
+        self.leave_group(address);
+        self.leave_driver(address);
         fs::remove_file(self.root.join("bus/pci/devices").join(address)).unwrap();
         fs::remove_dir_all(self.dir(address)).unwrap();
         self
@@ -160,8 +158,23 @@ impl FakeSysfs {
     }
 
     pub(crate) fn remove(&self, address: &str, attribute: &str) -> &Self {
+        if attribute == "driver" {
+            self.leave_driver(address);
+        }
         fs::remove_file(self.dir(address).join(attribute)).unwrap();
         self
+    }
+
+    fn leave_driver(&self, address: &str) {
+        for driver in fs::read_dir(self.root.join("bus/pci/drivers")).unwrap() {
+            let _ = fs::remove_file(driver.unwrap().path().join(address));
+        }
+    }
+
+    fn leave_group(&self, address: &str) {
+        for group in fs::read_dir(self.root.join("kernel/iommu_groups")).unwrap() {
+            let _ = fs::remove_file(group.unwrap().path().join("devices").join(address));
+        }
     }
 
     fn link(&self, address: &str, name: &str, target: String) -> &Self {

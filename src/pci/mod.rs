@@ -191,8 +191,7 @@ impl SysfsRoot {
     /// As [`function`](SysfsRoot::function).
     pub fn vfs(&self) -> Result<Vec<PciFunction>> {
         let is_vf = |address: &PciAddress| fs::symlink_metadata(self.directory(*address).join("physfn")).is_ok();
-        let addresses = self.addresses()?.into_iter().filter(is_vf).collect();
-        self.read_all(addresses).into_iter().map(|(_, function)| function).collect()
+        self.read_all(self.addresses()?.into_iter().filter(is_vf)).into_iter().map(|(_, function)| function).collect()
     }
 
     /// All functions of the machine, sorted by address, each with what it is or why that cannot be read.
@@ -264,9 +263,13 @@ impl SysfsRoot {
         Ok(addresses)
     }
 
-    fn read_all(&self, addresses: Vec<PciAddress>) -> Vec<(PciAddress, Result<PciFunction>)> {
+    /// Some functions, each with what it is or why that cannot be read; one that is not there is left out.
+    pub(crate) fn read_all(
+        &self,
+        addresses: impl IntoIterator<Item = PciAddress>,
+    ) -> Vec<(PciAddress, Result<PciFunction>)> {
         let mut numbers = Numbers::new();
-        let mut list = Vec::with_capacity(addresses.len());
+        let mut list = Vec::new();
         for address in addresses {
             let function = self.read_function(address, &mut numbers);
             // It may go at any moment; only then is a failure to read it none of ours.

@@ -4,7 +4,7 @@
 //! so that all of them speak of one moment. What always holds: one broken or vanishing function hides no other.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::addr::PciAddress;
 use crate::error::{Error, Result};
@@ -82,8 +82,12 @@ impl Inventory {
 
     /// Reads some functions only. One that is not there is in neither list.
     pub(super) fn read(host: &Host, addresses: impl IntoIterator<Item = PciAddress>) -> Inventory {
-        let functions = addresses.into_iter().map(|address| (address, host.sysfs.function(address)));
-        Inventory::of(host, functions)
+        Inventory::of(host, host.sysfs.read_all(addresses))
+    }
+
+    /// The PFs of all VFs.
+    pub fn pfs(&self) -> BTreeSet<PciAddress> {
+        self.candidates.values().filter_map(Candidate::pf).collect()
     }
 
     fn of(host: &Host, functions: impl IntoIterator<Item = (PciAddress, Result<PciFunction>)>) -> Inventory {

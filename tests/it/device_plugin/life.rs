@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use vfring_tests::kubelet::{Kubelet, Manner};
 use vfring_tests::vm::Result;
 
-use crate::bed::{CONFIG, Host, Plugin, RESOURCE, VFS, ids, names};
+use crate::bed::{CONFIG, Host, PF, Plugin, RESOURCE, VFS, ids, names};
 
 /// Repetitions that must leave nothing behind, and how many come before what is left is looked at for the first time.
 const REPETITIONS: usize = 100;
@@ -261,6 +261,20 @@ fn an_empty_pool_is_registered_and_fills() -> Result<()> {
     host.plug(2);
     assert_eq!(ids(&kubelet.wait_for_healthy(RESOURCE, 1)?), [VFS[2]]);
     assert_eq!(kubelet.registrations().len(), 1);
+    Ok(())
+}
+
+#[test]
+fn a_pf_that_gets_its_name_later_fills_the_pool_at_once() -> Result<()> {
+    let host = Host::new();
+    host.config(r#"{"resourceList": [{"resourceName": "intel_sriov_dpdk", "selectors": {"pfNames": ["ens1"]}}]}"#);
+    let kubelet = Kubelet::start(&host.plugins(), Manner::default())?;
+    let _plugin = host.start(&[])?;
+    kubelet.wait_for(RESOURCE, <[_]>::is_empty)?;
+    // What is done with everything at once is done: from here on only a change is looked at.
+    std::thread::sleep(Duration::from_millis(500));
+    host.tree.interface(PF, "ens1", "a0:36:9f:00:00:01", true);
+    kubelet.wait_for_healthy(RESOURCE, 4)?;
     Ok(())
 }
 

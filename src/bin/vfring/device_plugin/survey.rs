@@ -5,14 +5,14 @@
 //! configuration that cannot be read changes nothing, but for the first one, which ends the program.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vfring::Result;
 use vfring::plugin::{Change, Config, Glance, Health, Inventory, Pools};
+use vfring::{PciAddress, Result};
 
 use super::info::InfoFiles;
 use super::inspect::long_sockets;
@@ -20,8 +20,8 @@ use super::log::{event, trouble};
 use super::read;
 use super::shared::{Options, Shared};
 
-/// Time between two full scans while nothing seems to change: for what a glance does not see, such as the name of a PF.
-const FULL_EVERY: Duration = Duration::from_secs(60);
+/// Time between two full scans while nothing seems to change: for what a glance does not see, such as a NUMA node.
+const FULL_EVERY: Duration = Duration::from_secs(600);
 
 /// The one who looks.
 pub(super) struct Surveyor {
@@ -30,6 +30,8 @@ pub(super) struct Surveyor {
     config_identity: Option<ConfigIdentity>,
     info: InfoFiles,
     glance: Option<Glance>,
+    /// The PFs that the last scan found: a glance sees the names of their interfaces.
+    pfs: BTreeSet<PciAddress>,
     last_full: Option<Instant>,
     /// What is selected and not advertised, as it was said.
     omitted: BTreeMap<String, String>,
@@ -70,6 +72,7 @@ impl Surveyor {
             config_identity,
             info,
             glance: None,
+            pfs: BTreeSet::new(),
             last_full: None,
             omitted: BTreeMap::new(),
         })
@@ -87,7 +90,7 @@ impl Surveyor {
         let reloaded = (reload || identity != self.config_identity) && self.reload(identity);
         let pools = shared.latest();
         let advertised = pools.list().iter().flat_map(|pool| pool.devices().map(|device| device.address));
-        let glance = Glance::take(&shared.options.host, advertised);
+        let glance = Glance::take(&shared.options.host, advertised, self.pfs.iter().copied());
         let changed = self.glance.as_ref() != Some(&glance);
         let due = self.last_full.is_none_or(|last| last.elapsed() >= FULL_EVERY);
         if !(reloaded || changed || due || !pools.is_settled()) {
@@ -115,6 +118,7 @@ impl Surveyor {
         shared.metrics.scanned(began.elapsed());
         self.last_full = Some(began);
         self.glance = Some(glance);
+        self.pfs = inventory.pfs();
         match first || reloaded {
             true => say_pools(&pools),
             false => say_changes(&pools, &changes),
