@@ -132,6 +132,7 @@ fn the_device_plugin_has_the_least_privilege_that_it_works_with() {
     let expected = [
         ("/dev/vfio".to_owned(), "/dev/vfio".to_owned(), true),
         ("/sys".to_owned(), option("sysfs"), true),
+        ("/var/lib/kubelet/pod-resources".to_owned(), "/var/lib/kubelet/pod-resources".to_owned(), true),
         (sockets.clone(), sockets, false),
         (info.clone(), info, false),
     ];

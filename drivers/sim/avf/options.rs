@@ -2,7 +2,6 @@
 //!
 //! Owns the differences between the parts that are numbers. What the PFs do differently is in `pf`, by
 //! [`AvfPart::is_ice`].
-
 #![forbid(unsafe_code)]
 
 use super::regs;

@@ -97,6 +97,16 @@ impl Host {
         Ok(Plugin { program: Program::start(&vfring()?, &arguments)? })
     }
 
+    /// Starts the plugin through another program, which becomes it.
+    pub fn start_through(&self, program: &str, options: &[&str]) -> Result<Plugin> {
+        let vfring = vfring()?;
+        let mut arguments: Vec<&str> = options.to_vec();
+        arguments.push(vfring.to_str().expect("paths are UTF-8"));
+        let own = self.arguments("run", &[]);
+        arguments.extend(own.iter().map(String::as_str));
+        Ok(Plugin { program: Program::start(program.as_ref(), &arguments)? })
+    }
+
     /// Runs another subcommand to its end.
     pub fn run(&self, command: &str, more: &[&str]) -> Result<Ended> {
         let arguments = self.arguments(command, more);

@@ -2,13 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 use vfring_tests::kubelet::{
     ContainerDevices, ContainerResources, DeviceSpec, Kubelet, ListPodResourcesResponse, Manner, PodResources,
     PodResourcesServer,
 };
-use vfring_tests::vm::Result;
+use vfring_tests::vm::{Error, Result};
 
 use crate::bed::{Host, RESOURCE, VFS, ids};
 
@@ -143,7 +146,7 @@ fn a_container_does_not_start_with_a_group_that_has_another_number_now() -> Resu
     assert_eq!(kubelet.pre_start(RESOURCE, &[VFS[0], VFS[1]]), Ok(()));
     // The machine restarts: the plugin is gone without a word, and the groups have other numbers.
     plugin.signal(libc::SIGKILL)?;
-    plugin.program.end(std::time::Duration::from_secs(20))?;
+    plugin.program.end(Duration::from_secs(20))?;
     drop(kubelet);
     host.tree.group(VFS[0], 90).node("90");
     let kubelet = Kubelet::start(&host.plugins(), Manner::default())?;
@@ -158,10 +161,9 @@ fn a_container_does_not_start_with_a_group_that_has_another_number_now() -> Resu
     Ok(())
 }
 
-#[test]
-fn status_says_which_pod_has_which_device() -> Result<()> {
-    let host = Host::new();
-    host.tree.driver(VFS[2], "igbvf");
+/// One pod of two containers, of which one has the second VF and one that is gone, and the other devices of another
+/// resource.
+fn pods() -> ListPodResourcesResponse {
     let devices = |ids: &[&str]| ContainerDevices {
         resource_name: RESOURCE.into(),
         device_ids: ids.iter().map(ToString::to_string).collect(),
@@ -175,8 +177,15 @@ fn status_says_which_pod_has_which_device() -> Result<()> {
     let other = ContainerDevices { resource_name: "intel.com/other".into(), ..devices(&[VFS[0], "0000:99:00.1"]) };
     let other = ContainerResources { name: "x".into(), devices: vec![other], cpu_ids: Vec::new() };
     let pod = PodResources { name: "cnf-0".into(), namespace: "edge".into(), containers: vec![container, other] };
+    ListPodResourcesResponse { pod_resources: vec![pod] }
+}
+
+#[test]
+fn status_says_which_pod_has_which_device() -> Result<()> {
+    let host = Host::new();
+    host.tree.driver(VFS[2], "igbvf");
     let socket = host.path("pods.sock");
-    let _server = PodResourcesServer::start(&socket, ListPodResourcesResponse { pod_resources: vec![pod] })?;
+    let _server = PodResourcesServer::start(&socket, pods())?;
     host.config(r#"{"resourceList": [{"resourceName": "intel_sriov_dpdk", "selectors": {"devices": ["1520"]}}]}"#);
     let option = format!("--pod-resources={}", socket.display());
     let ended = host.run("status", &[&option])?;
@@ -201,13 +210,60 @@ intel.com/intel_sriov_dpdk: 3 devices, 2 in use
 }
 
 #[test]
+fn a_device_that_hangs_in_sysfs_holds_up_neither_the_others_nor_kubelet() -> Result<()> {
+    let host = Host::new();
+    let kubelet = Kubelet::start(&host.plugins(), Manner::default())?;
+    let plugin = host.start(&[])?;
+    kubelet.wait_for_healthy(RESOURCE, 4)?;
+    // A FIFO that nobody writes to: who opens it to read waits. It is not looked at unless something changes.
+    let attribute = host.path(&format!("devices/pci/{}/reset_method", VFS[0]));
+    fifo(&attribute);
+    let (mut refusal, mut others) = (None, 0);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| kubelet.allocate(RESOURCE, &[VFS[0]]));
+        while !asked.is_finished() {
+            kubelet.allocate(RESOURCE, &[VFS[1]]).expect("a healthy VF");
+            others += 1;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        refusal = asked.join().expect("no panic").err();
+    });
+    let refusal = refusal.expect("nothing is given half known");
+    assert!(refusal.text.contains("sysfs did not answer within 10 s"), "{refusal:?}");
+    assert!(others > 20, "{others} calls while one hung");
+    // What waits there goes on once it is answered, and so does the device.
+    fs::write(&attribute, "flr\n").expect("somebody reads");
+    fs::remove_file(&attribute).expect("it is there");
+    kubelet
+        .allocate(RESOURCE, &[VFS[0]])
+        .map_err(|refusal| Error::new(refusal.text).with(plugin.program.evidence()))?;
+    Ok(())
+}
+
+/// Makes a FIFO.
+fn fifo(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status().expect("coreutils");
+    assert!(made.success());
+}
+
+#[test]
 fn metrics_and_health_are_served() -> Result<()> {
     let host = Host::new();
     host.tree.driver(VFS[3], "igbvf");
     host.config(r#"{"resourceList": [{"resourceName": "intel_sriov_dpdk", "selectors": {"devices": ["1520"]}}]}"#);
     let kubelet = Kubelet::start(&host.plugins(), Manner::default())?;
-    let mut plugin = host.start(&["--metrics=127.0.0.1:0"])?;
+    let socket = host.path("pods.sock");
+    let option = format!("--pod-resources={}", socket.display());
+    let mut plugin = host.start(&["--metrics=127.0.0.1:0", &option])?;
     kubelet.wait_for_healthy(RESOURCE, 3)?;
+    // Kubelet does not say who has what, and that is all that is missing.
+    for _ in 0..2 {
+        let (_, page) = plugin.page("/metrics")?;
+        assert!(page.contains("state=\"healthy\"") && !page.contains("\nvfring_devices_in_use{"), "{page}");
+    }
+    assert_eq!(plugin.complaints("no metrics of devices in use"), 1, "{}", plugin.program.errors());
+    assert_eq!(plugin.complaints("--pod-resources"), 1, "{}", plugin.program.errors());
+    let _server = PodResourcesServer::start(&socket, pods())?;
     kubelet.allocate(RESOURCE, &[VFS[0], VFS[1]]).expect("healthy VFs");
     kubelet.allocate(RESOURCE, &["nonsense"]).expect_err("nonsense");
     host.tree.driver(VFS[2], "igbvf");
@@ -218,6 +274,7 @@ fn metrics_and_health_are_served() -> Result<()> {
         "vfring_devices{resource=\"intel.com/intel_sriov_dpdk\",state=\"healthy\",reason=\"\"} 2",
         "vfring_devices{resource=\"intel.com/intel_sriov_dpdk\",state=\"unhealthy\",reason=\"driver\"} 1",
         "vfring_devices{resource=\"intel.com/intel_sriov_dpdk\",state=\"omitted\",reason=\"driver\"} 1",
+        "vfring_devices_in_use{resource=\"intel.com/intel_sriov_dpdk\"} 2",
         "vfring_allocations_total{resource=\"intel.com/intel_sriov_dpdk\"} 1",
         "vfring_allocated_devices_total{resource=\"intel.com/intel_sriov_dpdk\"} 2",
         "vfring_refusals_total{resource=\"intel.com/intel_sriov_dpdk\",call=\"Allocate\"} 1",

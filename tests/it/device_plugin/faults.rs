@@ -1,7 +1,7 @@
 //! What stands in the way: sockets and files of others, configurations that cannot be, places that cannot be written.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use vfring_tests::kubelet::{Kubelet, Manner};
@@ -158,6 +158,25 @@ fn without_a_place_for_device_information_pods_get_devices_all_the_same() -> Res
     host.unplug(1);
     kubelet.wait_for(RESOURCE, |devices| devices[1].health == "Unhealthy")?;
     assert_eq!(plugin.complaints("--device-info-dir"), 1, "{}", plugin.program.errors());
+    Ok(())
+}
+
+#[test]
+fn in_a_directory_that_cannot_be_written_it_says_so_once_and_tries_on() -> Result<()> {
+    let host = Host::new();
+    let kubelet = Kubelet::start(&host.plugins(), GENTLE)?;
+    let mode = |mode| fs::set_permissions(host.plugins(), fs::Permissions::from_mode(mode)).expect("it is ours");
+    mode(0o555);
+    // Root may write where its mode forbids that, but not without its capabilities, which the DaemonSet drops too.
+    let plugin = host.start_through("setpriv", &["--bounding-set=-all"])?;
+    plugin.complains("the plugin must be able to write to kubelet's directory, which --plugin-dir names")?;
+    plugin.complains("Permission denied")?;
+    assert!(kubelet.registrations().is_empty());
+    mode(0o755);
+    kubelet.wait_for_healthy(RESOURCE, 4)?;
+    kubelet.allocate(RESOURCE, &["0000:03:10.0"]).expect("a healthy VF");
+    assert_eq!(plugin.complaints("Permission denied"), 1, "{}", plugin.program.errors());
+    assert_eq!(plugin.end()?.code, 0);
     Ok(())
 }
 

@@ -26,7 +26,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// What is answered from.
 pub(super) trait Pages: Send + Sync + 'static {
     /// The text of `/metrics`.
-    fn metrics(&self) -> String;
+    fn metrics(&self) -> impl Future<Output = String> + Send;
     /// Whether the program works; an error is what does not.
     fn health(&self) -> Result<(), String>;
 }
@@ -70,7 +70,7 @@ async fn answer(mut peer: TcpStream, pages: &impl Pages) -> std::io::Result<()> 
     const TEXT: &str = "text/plain; charset=utf-8";
     let (status, kind, body) = match (method, path) {
         ("GET", "/metrics") => {
-            ("200 OK", "application/openmetrics-text; version=1.0.0; charset=utf-8", pages.metrics())
+            ("200 OK", "application/openmetrics-text; version=1.0.0; charset=utf-8", pages.metrics().await)
         }
         ("GET", "/healthz") => match pages.health() {
             Ok(()) => ("200 OK", TEXT, "ok\n".into()),

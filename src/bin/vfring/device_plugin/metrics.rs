@@ -1,7 +1,7 @@
 //! What the plugin counts, in the format of Prometheus.
 //!
 //! Owns the names of the metrics and their labels. States are written when the pools change, so reading them costs no
-//! look at sysfs.
+//! look at sysfs; kubelet is asked who has what when they are read.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
@@ -13,12 +13,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use vfring::plugin::{Health, Pools, Resource};
 
+use super::users::Users;
+
 type Labels = Vec<(&'static str, String)>;
 
 /// The metrics.
 pub(super) struct Metrics {
     registry: Registry,
     devices: Family<Labels, Gauge>,
+    devices_in_use: Family<Labels, Gauge>,
     allocations: Family<Labels, Counter>,
     allocated_devices: Family<Labels, Counter>,
     refusals: Family<Labels, Counter>,
@@ -35,6 +38,7 @@ impl Metrics {
         let mut metrics = Metrics {
             registry: Registry::with_prefix("vfring"),
             devices: Family::default(),
+            devices_in_use: Family::default(),
             allocations: Family::default(),
             allocated_devices: Family::default(),
             refusals: Family::default(),
@@ -48,6 +52,8 @@ impl Metrics {
         let list = &mut metrics.registry;
         let help = "Devices by state (healthy, unhealthy, omitted) and reason";
         list.register("devices", help, metrics.devices.clone());
+        let help = "Devices that containers have, as kubelet says";
+        list.register("devices_in_use", help, metrics.devices_in_use.clone());
         list.register("allocations", "Containers that were given devices", metrics.allocations.clone());
         list.register("allocated_devices", "Devices that were given", metrics.allocated_devices.clone());
         list.register("refusals", "Calls of kubelet that were refused, by call", metrics.refusals.clone());
@@ -89,6 +95,17 @@ impl Metrics {
             for omitted in pool.omitted() {
                 gauge("omitted", omitted.cause.label()).inc();
             }
+        }
+    }
+
+    /// Who has the devices of the resources that are served; none where kubelet does not say.
+    pub(super) fn used(&self, pools: &Pools, users: Option<&Users>) {
+        self.devices_in_use.clear();
+        let Some(users) = users else { return };
+        for pool in pools.list() {
+            let resource = pool.resource().to_string();
+            let used = users.keys().filter(|(of, _)| *of == resource).count();
+            self.devices_in_use.get_or_create_owned(&of(pool.resource())).set(i64::try_from(used).unwrap_or(i64::MAX));
         }
     }
 

@@ -19,6 +19,7 @@ mod shared;
 mod socket;
 mod status;
 mod survey;
+mod users;
 mod watch;
 
 use std::ffi::OsString;

@@ -102,9 +102,9 @@ where
     A: Message + Default + 'static,
 {
     let endpoint = Endpoint::try_from(format!("unix://{}", socket.display())).map_err(|error| causes(&error))?;
-    let channel = endpoint.connect_timeout(CONNECT_LIMIT).connect().await.map_err(|error| causes(&error))?;
-    let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(LONGEST_MESSAGE);
     let ask = async {
+        let channel = endpoint.connect_timeout(CONNECT_LIMIT).connect().await.map_err(|error| causes(&error))?;
+        let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(LONGEST_MESSAGE);
         client.ready().await.map_err(|error| causes(&error))?;
         let path = http::uri::PathAndQuery::from_static(path);
         let answer = client.unary(Request::new(question), path, ProstCodec::<Q, A>::default()).await;

@@ -27,7 +27,7 @@ use super::log::event;
 use super::shared::{Options, Shared};
 use super::survey::Surveyor;
 use super::watch::Watcher;
-use super::{plugin_dir, prefix, process, text, value};
+use super::{plugin_dir, prefix, process, text, users, value};
 
 /// Where Multus looks for device information.
 const DEFAULT_INFO: &str = "/var/run/k8s.cni.cncf.io/devinfo/dp";
@@ -37,6 +37,8 @@ const DEFAULT_METRICS: &str = "127.0.0.1:9766";
 const SOON: Duration = Duration::from_millis(500);
 /// How long a survey may take before the plugin calls itself ill.
 const SURVEY_LIMIT: Duration = Duration::from_secs(30);
+/// How long kubelet may take to say who has what, within the time that a reader of metrics has.
+const USERS_LIMIT: Duration = Duration::from_secs(2);
 /// Threads for what reads sysfs: calls of kubelet, and the survey.
 const BLOCKING_THREADS: usize = 8;
 
@@ -55,6 +57,7 @@ pub(super) fn options(command: Command) -> Command {
                 .default_value(DEFAULT_INFO)
                 .help("Where Multus looks for device information"),
         )
+        .arg(users::option())
         .arg(value("metrics", "ADDRESS").default_value(DEFAULT_METRICS).help(metrics))
         .arg(value("interval", "SECONDS").default_value("2").help(interval))
 }
@@ -68,6 +71,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode> {
         prefix: prefix(matches),
         kubelet_socket: kubelet.map_or_else(|| plugin_dir.join("kubelet.sock"), PathBuf::from),
         plugin_dir,
+        pod_resources: text(matches, "pod-resources").into(),
         info_dir: text(matches, "device-info-dir").into(),
         interval: interval(text(matches, "interval"))?,
     };
@@ -109,8 +113,15 @@ struct Served {
 const IDLE: u64 = u64::MAX;
 
 impl Pages for Served {
-    fn metrics(&self) -> String {
-        self.shared.metrics.text()
+    async fn metrics(&self) -> String {
+        let shared = &self.shared;
+        let users = users::ask(&shared.options.pod_resources, USERS_LIMIT).await;
+        shared.metrics.used(&shared.latest(), users.as_ref().ok());
+        match users {
+            Ok(_) => drop(shared.troubles.settle("users")),
+            Err(why) => shared.troubles.raise("users", format!("no metrics of devices in use: {why}")),
+        }
+        shared.metrics.text()
     }
 
     fn health(&self) -> Result<(), String> {

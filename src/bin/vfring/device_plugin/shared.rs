@@ -24,6 +24,8 @@ pub(super) struct Options {
     pub(super) prefix: Option<String>,
     pub(super) plugin_dir: PathBuf,
     pub(super) kubelet_socket: PathBuf,
+    /// Kubelet's socket for pod-resources.
+    pub(super) pod_resources: PathBuf,
     pub(super) info_dir: PathBuf,
     /// Time between two looks at sysfs and at the configuration.
     pub(super) interval: Duration,

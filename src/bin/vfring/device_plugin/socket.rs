@@ -42,7 +42,11 @@ impl OwnSocket {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(os("looking at", error)),
         }
-        let listener = UnixListener::bind(&path).map_err(|error| os("listening on", error))?;
+        let listener = UnixListener::bind(&path).map_err(|error| {
+            let context =
+                "the plugin must be able to write to kubelet's directory, which --plugin-dir names; listening on";
+            os(context, error)
+        })?;
         let made = fs::symlink_metadata(&path).map_err(|error| os("looking at", error))?;
         Ok((OwnSocket { identity: identity(&made), path }, listener))
     }

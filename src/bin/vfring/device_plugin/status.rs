@@ -1,10 +1,10 @@
 //! `vfring device-plugin status`: which pod and container has which device, as kubelet says.
 //!
-//! Owns the question to kubelet's pod-resources and the join of its answer with the pools of this host.
+//! Owns the join of kubelet's answer with the pools of this host.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,22 +15,17 @@ use vfring::{Error, Result};
 
 use crate::roots;
 
-use super::messages::{Empty, LIST_PODS, ListPodResourcesResponse};
-use super::rpc::call;
-use super::{prefix, read, text, value};
+use super::users::{self, User, Users};
+use super::{prefix, read, text};
 
-/// Where kubelet says who has what.
-const DEFAULT_SOCKET: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
 /// How long kubelet may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Adds the options.
 pub(super) fn options(command: Command) -> Command {
-    let socket =
-        value("pod-resources", "FILE").default_value(DEFAULT_SOCKET).help("Kubelet's socket for pod-resources");
     command
         .about("Say which pod has which device, as kubelet says")
-        .arg(socket)
+        .arg(users::option())
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print one JSON array"))
 }
 
@@ -44,19 +39,11 @@ struct Row {
     user: Option<User>,
 }
 
-/// A container.
-#[derive(Clone)]
-struct User {
-    namespace: String,
-    pod: String,
-    container: String,
-}
-
 pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let config = read(Path::new(text(matches, "config")), prefix(matches).as_deref())?;
     let host = roots::host(matches);
     let pools = Pools::new(&config, &host, &Inventory::scan(&host)?);
-    let users = users(&PathBuf::from(text(matches, "pod-resources")))?;
+    let users = users(Path::new(text(matches, "pod-resources")))?;
     let rows: Vec<Vec<Row>> = pools.list().iter().map(|pool| rows(pool, &users)).collect();
     if matches.get_flag("json") {
         println!("{}", Value::Array(rows.iter().flatten().map(as_json).collect()));
@@ -68,30 +55,15 @@ pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Who has each device, by resource and id.
-fn users(socket: &Path) -> Result<BTreeMap<(String, String), User>> {
-    let fail = |why: String| {
-        let socket = socket.display();
-        Error::Config(format!("asking kubelet at {socket} (--pod-resources names another): {why}"))
-    };
+/// Asks kubelet.
+fn users(socket: &Path) -> Result<Users> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| fail(error.to_string()))?;
-    let answer: ListPodResourcesResponse = runtime.block_on(call(socket, LIST_PODS, LIMIT, Empty {})).map_err(fail)?;
-    let mut users = BTreeMap::new();
-    for pod in answer.pods {
-        for container in pod.containers {
-            let user = User { namespace: pod.namespace.clone(), pod: pod.name.clone(), container: container.name };
-            for devices in container.devices {
-                let ids = devices.device_ids.into_iter();
-                users.extend(ids.map(|id| ((devices.resource_name.clone(), id), user.clone())));
-            }
-        }
-    }
-    Ok(users)
+    let runtime = runtime.map_err(|error| Error::os("starting the runtime", error))?;
+    runtime.block_on(users::ask(socket, LIMIT)).map_err(Error::Config)
 }
 
 /// The devices of a pool, and those that pods have of its resource though it no longer has them.
-fn rows(pool: &Pool, users: &BTreeMap<(String, String), User>) -> Vec<Row> {
+fn rows(pool: &Pool, users: &Users) -> Vec<Row> {
     let resource = pool.resource().to_string();
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     let mut add = |device: String, group: Option<u32>, cause: Option<String>| {
