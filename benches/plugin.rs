@@ -1,7 +1,8 @@
 //! The device plugin on a large host: four PFs with 64 VFs each in 16 pools, on a fake sysfs tree, with the tests' kubelet.
 //!
-//! `cargo bench -p vfring-bench --bench plugin` prints what the README quotes: from the start of the process to the last
-//! pool's devices at kubelet, a full scan, Allocate of 8 devices, resident memory, and processor time over an idle minute.
+//! `chrt -f 1 cargo bench -p vfring-bench --bench plugin` prints what the README quotes: from the start of the process to
+//! the last pool's devices at kubelet, a full scan, Allocate of 8 devices, resident memory, and processor time over an idle
+//! minute. `chrt` keeps other processes out of the worst case; without it the figures are those of the machine as it is.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,7 +1,7 @@
 //! Whether a scan would find something else than the last one.
 //!
 //! Owns the cheap look that a plugin can afford every second or two: which functions there are, the drivers that have
-//! them, the groups, the nodes of vfio, the names of the PFs' interfaces, and whether what is advertised answers. It says
+//! them, the groups, the nodes of vfio, the names of the PFs' interfaces, and whether devices answer. It says
 //! nothing but the same or not the same; a scan then finds out. It lists directories, a few for each driver and none for
 //! each VF, because links that are read one by one cost ten times as much. What it does not see (a NUMA node) an
 //! occasional scan must.
@@ -22,11 +22,12 @@ use crate::host::Host;
 pub struct Glance(u64);
 
 impl Glance {
-    /// Looks at a host on which the devices `advertised` are handed out, VFs of `pfs`.
+    /// Looks at a host whose VFs are those of `pfs`, and asks each of `devices` whether it answers, which is most of the
+    /// price.
     pub fn take(
         host: &Host,
-        advertised: impl IntoIterator<Item = PciAddress>,
         pfs: impl IntoIterator<Item = PciAddress>,
+        devices: impl IntoIterator<Item = PciAddress>,
     ) -> Glance {
         let mut seen = DefaultHasher::new();
         let drivers = host.sysfs.path().join("bus/pci/drivers");
@@ -40,7 +41,7 @@ impl Glance {
         for pf in pfs {
             entries(&host.sysfs.directory(pf).join("net")).hash(&mut seen);
         }
-        for address in advertised {
+        for address in devices {
             host.sysfs.answers(address).unwrap_or(false).hash(&mut seen);
         }
         Glance(seen.finish())
@@ -68,7 +69,7 @@ mod tests {
 
     fn look(tree: &FakeSysfs) -> Glance {
         let host = Host { sysfs: tree.root(), dev: tree.dev(), proc: tree.root().path().join("proc") };
-        Glance::take(&host, [VF.parse().unwrap()], [PF.parse().unwrap()])
+        Glance::take(&host, [PF.parse().unwrap()], [VF.parse().unwrap()])
     }
 
     #[test]

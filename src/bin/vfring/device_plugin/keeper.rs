@@ -35,6 +35,9 @@ const UNWATCHED_LIMIT: Duration = Duration::from_secs(15);
 /// Pauses between attempts that fail.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Looks at sysfs from one look at a socket to the next while all is well: the watch of the directory tells at once, and
+/// this is for what it misses.
+const LOOKS_BETWEEN: u32 = 4;
 /// How long calls that kubelet has begun may take to end.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 
@@ -110,7 +113,7 @@ async fn keep(shared: Arc<Shared>, resource: Resource, mut stop: watch::Receiver
             settled = keeper.look() => match settled {
                 true => {
                     pause = FIRST_PAUSE;
-                    keeper.shared.options.interval
+                    keeper.shared.options.interval * LOOKS_BETWEEN
                 }
                 false => pause,
             },

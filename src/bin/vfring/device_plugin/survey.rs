@@ -29,7 +29,9 @@ pub(super) struct Surveyor {
     config: Config,
     config_identity: Option<ConfigIdentity>,
     info: InfoFiles,
-    glance: Option<Glance>,
+    /// What was seen at the last look that asked every device whether it answers, and at the last that did not.
+    glances: [Option<Glance>; 2],
+    asks: bool,
     /// The PFs that the last scan found: a glance sees the names of their interfaces.
     pfs: BTreeSet<PciAddress>,
     last_full: Option<Instant>,
@@ -71,7 +73,8 @@ impl Surveyor {
             config,
             config_identity,
             info,
-            glance: None,
+            glances: [None; 2],
+            asks: false,
             pfs: BTreeSet::new(),
             last_full: None,
             omitted: BTreeMap::new(),
@@ -89,9 +92,12 @@ impl Surveyor {
         let identity = config_identity(&shared.options);
         let reloaded = (reload || identity != self.config_identity) && self.reload(identity);
         let pools = shared.latest();
-        let advertised = pools.list().iter().flat_map(|pool| pool.devices().map(|device| device.address));
-        let glance = Glance::take(&shared.options.host, advertised, self.pfs.iter().copied());
-        let changed = self.glance.as_ref() != Some(&glance);
+        // Every other time: a device that is pulled is missing from the lists too.
+        self.asks = !self.asks;
+        let devices = pools.list().iter().flat_map(|pool| pool.devices().map(|device| device.address));
+        let devices = devices.filter(|_| self.asks);
+        let glance = Some(Glance::take(&shared.options.host, self.pfs.iter().copied(), devices));
+        let changed = self.glances[usize::from(self.asks)] != glance;
         let due = self.last_full.is_none_or(|last| last.elapsed() >= FULL_EVERY);
         if !(reloaded || changed || due || !pools.is_settled()) {
             return true;
@@ -117,7 +123,7 @@ impl Surveyor {
         };
         shared.metrics.scanned(began.elapsed());
         self.last_full = Some(began);
-        self.glance = Some(glance);
+        self.glances[usize::from(self.asks)] = glance;
         self.pfs = inventory.pfs();
         match first || reloaded {
             true => say_pools(&pools),
