@@ -235,11 +235,11 @@ impl Burst {
         self.tx_valid = self.tx_valid.min(len);
     }
 
-    /// Room behind the packets and for their metadata, for a ring that fills it.
+    /// Room behind the packets and for their metadata, `limit - len` places of each, for a ring that fills it.
     #[inline(always)]
-    pub(crate) fn spare(&mut self) -> (&mut [MaybeUninit<PacketBuf>], &mut [PackedInfo]) {
+    pub(crate) fn spare(&mut self) -> (*mut MaybeUninit<PacketBuf>, *mut PackedInfo) {
         let len = self.len;
-        (self.packets.get_mut(len..).unwrap_or(&mut []), self.rx.get_mut(len..).unwrap_or(&mut []))
+        (self.packets.as_mut_ptr().wrapping_add(len), self.rx.as_mut_ptr().wrapping_add(len))
     }
 
     /// Counts `count` packets that were written to [`spare`](Self::spare); with `INFO`, their metadata was too.

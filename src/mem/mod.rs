@@ -22,6 +22,6 @@ pub use packet::PacketBuf;
 pub use pool::{DEFAULT_DATA_ROOM, DmaTarget, HEADROOM, Mempool, MempoolBuilder};
 pub use region::{HugeRegion, Pages};
 
-pub(crate) use cache::CACHE_SIZE;
+pub(crate) use cache::{BLOCK, CACHE_SIZE};
 pub(crate) use packet::POOL_MASK;
 pub(crate) use pool::PoolHandle;

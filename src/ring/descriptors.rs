@@ -85,10 +85,13 @@ pub(crate) struct Words(NonNull<AtomicU64>);
 
 impl Words {
     /// The words from `index` on.
+    ///
+    /// # Safety
+    /// `index` is at most the count of words.
     #[inline(always)]
-    pub(crate) fn from(self, index: usize) -> Words {
-        // Never dereferenced but through the unsafe functions below, whose contracts bound the sum.
-        Words(NonNull::new(self.0.as_ptr().wrapping_add(index)).unwrap_or(self.0))
+    pub(crate) unsafe fn from(self, index: usize) -> Words {
+        // SAFETY: inside the region or at its end (contract).
+        Words(unsafe { self.0.add(index) })
     }
 
     /// The address of the word at `index`, for vector accesses.

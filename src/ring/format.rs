@@ -10,7 +10,7 @@ pub(crate) const MAX_WORDS: usize = 4;
 
 /// A receive descriptor format: `WORDS` little-endian 64-bit words.
 ///
-/// Word 0 takes the buffer's address, all others are written 0 when a descriptor is armed.
+/// Word 0 takes the buffer's address and word 1 is written 0 when a descriptor is armed; those behind are the device's alone.
 ///
 /// # Safety
 /// `DONE` must be a bit of word `STATUS` that the device sets only after the buffer and the other words are written
@@ -20,7 +20,7 @@ pub(crate) const MAX_WORDS: usize = 4;
 pub unsafe trait RxFormat: Send + 'static {
     /// Words of a descriptor: 2 or 4.
     const WORDS: usize;
-    /// The word with the status bits.
+    /// The word with the status bits: 1, since an armed descriptor has them 0.
     const STATUS: usize;
     /// The word with the length: `STATUS`, or 0.
     const LEN_WORD: usize = Self::STATUS;

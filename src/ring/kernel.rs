@@ -10,7 +10,7 @@ use std::sync::atomic::{Ordering, fence};
 use super::descriptors::Words;
 use super::format::{MAX_WORDS, RxFormat, TxFormat};
 use super::info;
-use crate::mem::{PackedInfo, PacketBuf};
+use crate::mem::{PackedInfo, PacketBuf, PoolHandle};
 
 /// Descriptors handled in one straight line.
 pub(super) const GROUP: usize = 8;
@@ -22,17 +22,25 @@ pub(super) const TX_WORDS: usize = 2;
 pub(crate) enum Kernel {
     /// Straight-line code over atomics.
     Portable,
-    /// AVX2. Made by [`Kernel::best`] only, so its existence proves that the CPU has AVX2.
+    /// Vectors of 256 bits. The proof makes sure that the CPU has them.
     #[cfg(target_arch = "x86_64")]
     Avx2(super::avx2::Proof),
+    /// Vectors of 512 bits, likewise.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(super::avx512::Proof),
 }
 
 impl Kernel {
-    /// The fastest loops of this CPU whose vectors have at most so many bits.
+    /// The widest loops of this CPU whose vectors have at most so many bits.
     pub(crate) fn best(vector_bits: u16) -> Kernel {
         #[cfg(target_arch = "x86_64")]
-        if let Some(proof) = super::avx2::Proof::detect().filter(|_| vector_bits >= 256) {
-            return Kernel::Avx2(proof);
+        {
+            if let Some(proof) = super::avx512::Proof::detect().filter(|_| vector_bits >= 512) {
+                return Kernel::Avx512(proof);
+            }
+            if let Some(proof) = super::avx2::Proof::detect().filter(|_| vector_bits >= 256) {
+                return Kernel::Avx2(proof);
+            }
         }
         let _ = vector_bits;
         Kernel::Portable
@@ -44,57 +52,98 @@ impl Kernel {
             Kernel::Portable => 0,
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(_) => 256,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(_) => 512,
+        }
+    }
+
+    /// As the function [`tx_run`], from the first packet on.
+    ///
+    /// # Safety
+    /// As there.
+    pub(super) unsafe fn tx_run<F: TxFormat>(self, run: &TxRun<'_>) -> usize {
+        // SAFETY: the caller's contract; the proofs say that the CPU has what the loops are compiled for.
+        unsafe {
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                Kernel::Avx512(_) => super::avx512::tx_run::<F>(run),
+                #[cfg(target_arch = "x86_64")]
+                Kernel::Avx2(_) => super::avx2::tx_run::<F>(run),
+                Kernel::Portable => tx_run::<F>(run, 0),
+            }
         }
     }
 }
 
-/// The widest vectors that queues use on this CPU, in bits: 256 where it has AVX2, 0 where they do without.
-/// [`PortConfig::vector_bits`](crate::PortConfig::vector_bits) asks for narrower ones.
+/// The widest vectors that queues use on this CPU, in bits: 512 where it has AVX-512, 256 where it has AVX2, 0 where they do
+/// without. [`PortConfig::vector_bits`](crate::PortConfig::vector_bits) asks for narrower ones.
 pub fn widest_vectors() -> u16 {
     Kernel::best(u16::MAX).vector_bits()
 }
 
-/// A run of receive descriptors. All slices have as many groups, and so has the ring from `words` on.
-pub(super) struct RxRun<'a> {
+/// What all receive runs of a queue have in common, as the loops use it.
+pub(super) struct RxShape {
+    /// Address of the data of buffer 0, and where the device sees it.
+    pub(super) base: u64,
+    pub(super) iova_base: u64,
+    /// Bytes from one buffer to the next.
+    pub(super) stride: u32,
+    /// The tag of the packets, and the bytes that a buffer takes.
+    pub(super) tag: u16,
+    pub(super) limit: u16,
+    /// The same where the second word of a `PacketBuf` has tag and length.
+    pub(super) meta_tag: u64,
+    pub(super) meta_limit: u64,
+}
+
+impl RxShape {
+    pub(super) fn new(pool: &PoolHandle, iova_delta: u64, limit: u16) -> Option<RxShape> {
+        let ((base, stride), tag) = (pool.layout(), pool.number());
+        Some(RxShape {
+            base: base as u64,
+            iova_base: (base as u64).wrapping_add(iova_delta),
+            stride: stride.try_into().ok()?,
+            tag,
+            limit,
+            meta_tag: u64::from(tag) << 48,
+            meta_limit: u64::from(limit) << 32,
+        })
+    }
+}
+
+/// A run of receive descriptors, in groups.
+pub(super) struct RxRun {
+    pub(super) groups: usize,
     /// The run's first descriptor.
     pub(super) words: Words,
     /// Buffers that are in the ring.
-    pub(super) slots: &'a mut [[u32; GROUP]],
+    pub(super) slots: *mut [u32; GROUP],
     /// Where the packets go.
-    pub(super) places: &'a mut [[MaybeUninit<PacketBuf>; GROUP]],
-    /// Buffers that replace them; the last group is used first, so that the newest are.
-    pub(super) fresh: &'a [[u32; GROUP]],
-    /// Where the metadata goes; as many groups as `places`.
-    pub(super) infos: &'a mut [[PackedInfo; GROUP]],
-    /// Address of the data of buffer 0, and bytes from one buffer to the next.
-    pub(super) base: usize,
-    pub(super) stride: usize,
-    /// Where the device sees `base`.
-    pub(super) iova_base: u64,
-    pub(super) tag: u16,
-    /// Bytes that a buffer takes.
-    pub(super) limit: u32,
+    pub(super) places: *mut [MaybeUninit<PacketBuf>; GROUP],
+    /// Where their metadata goes.
+    pub(super) infos: *mut [PackedInfo; GROUP],
+    /// The end of the buffers that replace those in the ring: the last group is used first, so that the newest are.
+    pub(super) fresh: *const [u32; GROUP],
 }
 
 /// Takes groups as long as all eight descriptors of one are whole good frames of one buffer each; returns how many.
-/// `AVX2` makes metadata of vectors.
 ///
 /// # Safety
-/// The ring has the descriptors of the run, and the caller owns them, the buffers in `slots` and those in `fresh`. It
-/// gives up, per group done, the group's old slots (which are packets now) and its fresh buffers (which are in the slots
-/// now). With `AVX2` the CPU has it.
+/// The ring has the descriptors of the run; `slots`, `places` and, with `INFO`, `infos` have as many groups, as `fresh`
+/// has before its end; and the caller owns all of them, the buffers in `slots` and those in `fresh`. It gives up, per
+/// group done, the group's old slots (which are packets now) and its fresh buffers (which are in the slots now). The shape
+/// is that of the pool of these buffers.
 #[inline(always)]
-pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool, const AVX2: bool>(
-    run: RxRun<'_>,
+pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
+    run: &RxRun,
+    shape: &RxShape,
     quirks: F::Quirks,
 ) -> usize {
-    let RxRun { words, slots, places, fresh, infos, base, stride, iova_base, tag, limit } = run;
-    // The same number of groups from each, and of the fresh ones the newest, so that the loop needs no checks.
-    let count = slots.len().min(places.len()).min(fresh.len());
-    let (slots, places, fresh) = (&mut slots[..count], &mut places[..count], &fresh[fresh.len() - count..]);
-    for group in 0..count {
-        let (slots, places) = (&mut slots[group], &mut places[group]);
-        let Some(fresh) = fresh.get(count - 1 - group) else { return group };
+    let (words, limit) = (run.words, u32::from(shape.limit));
+    for group in 0..run.groups {
+        // SAFETY: each has the group (contract), and nobody else uses it meanwhile.
+        let (slots, places, fresh) =
+            unsafe { (&mut *run.slots.add(group), &mut *run.places.add(group), &*run.fresh.sub(group + 1)) };
         let at = group * GROUP * F::WORDS;
         let (mut all, mut any, mut last) = (u64::MAX, 0, 0);
         for i in (0..GROUP).rev() {
@@ -128,15 +177,15 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool, const AVX2: bool>(
             }
         }
         if INFO {
-            let Some(infos) = infos.get_mut(group) else { return group };
-            // SAFETY: the run's descriptors exist and are the caller's (contract); the fence above came after the loads that
-            // saw them done.
-            unsafe { info::group::<F, AVX2>(words.at(at), infos, quirks) };
+            // SAFETY: the run's descriptors exist and are the caller's, and so is the group of metadata (contract); the fence
+            // above came after the loads that saw them done.
+            unsafe { info::group::<F, false>(words.at(at), &mut *run.infos.add(group), quirks) };
         }
         for i in 0..GROUP {
+            let (base, stride) = (shape.base as usize, shape.stride as usize);
             // SAFETY: the slot's buffer was the ring's alone, the device is done with it, the length written above fits it,
             // and the slot gets another buffer below.
-            unsafe { PacketBuf::write_rest(&mut places[i], base, stride, slots[i], tag) };
+            unsafe { PacketBuf::write_rest(&mut places[i], base, stride, slots[i], shape.tag) };
         }
         for i in 0..GROUP {
             let index = fresh[i];
@@ -144,14 +193,12 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool, const AVX2: bool>(
             let at = at + i * F::WORDS;
             // SAFETY: as above.
             unsafe {
-                words.store(at, iova_base.wrapping_add(index as u64 * stride as u64));
-                for word in 1..F::WORDS {
-                    words.store(at + word, 0);
-                }
+                words.store(at, shape.iova_base.wrapping_add(u64::from(index) * u64::from(shape.stride)));
+                words.store(at + 1, 0);
             }
         }
     }
-    count
+    run.groups
 }
 
 /// Is every one of a group's status words, whose AND and OR these are, a whole good frame? That each fits its buffer is for
@@ -176,46 +223,56 @@ pub(super) fn all_words<F: RxFormat>(status: u64, load: impl Fn(usize) -> u64) -
     words
 }
 
-/// A run of transmit descriptors.
-pub(super) struct TxRun<'a> {
-    /// The run's first descriptor; the ring has one for each slot.
-    pub(super) words: Words,
-    pub(super) slots: &'a mut [u32],
-    pub(super) packets: &'a [PacketBuf],
+/// What all transmit runs of a queue have in common, as the loops use it.
+pub(super) struct TxShape {
     /// IOVA minus virtual address.
     pub(super) delta: u64,
-    /// The tag that plain packets of the own pool have.
-    pub(super) tag: u16,
-    /// Shortest and longest frame that needs nothing done to it.
-    pub(super) shortest: u16,
-    pub(super) longest: u16,
+    /// Length and tag (in the upper half) of a plain packet, less `least`, are at most `span`.
+    pub(super) least: u32,
+    pub(super) span: u32,
 }
 
-/// Writes the descriptors of packets from number `from` on, until one is not plain or the slots are used up; returns the
+impl TxShape {
+    /// For packets of the pool `tag` whose lengths, in bytes, need nothing done to them from `shortest` to `longest`.
+    pub(super) fn new(tag: u16, delta: u64, shortest: u16, longest: u16) -> TxShape {
+        let least = u32::from(tag) << 16 | u32::from(shortest);
+        TxShape { delta, least, span: longest.saturating_sub(shortest).into() }
+    }
+}
+
+/// A run of transmit descriptors.
+pub(super) struct TxRun<'a> {
+    /// Packets of the run.
+    pub(super) count: usize,
+    /// The run's first descriptor, slot and packet.
+    pub(super) words: Words,
+    pub(super) slots: *mut u32,
+    pub(super) packets: *const PacketBuf,
+    pub(super) shape: &'a TxShape,
+}
+
+/// Writes the descriptors of packets from number `from` on, until one is not plain or all are written; returns the
 /// number of the first packet not written.
 ///
 /// # Safety
-/// The ring has a descriptor for each slot, and the caller owns them. It gives up the buffers of the packets written, which
-/// are in the slots now.
+/// The ring has the descriptors of the run, and there are as many slots and packets; the caller owns all of them. It gives
+/// up the buffers of the packets written, which are in the slots now. `from` is at most `count`.
 #[inline(always)]
-pub(super) unsafe fn tx_run<F: TxFormat>(run: TxRun<'_>, from: usize) -> usize {
-    let TxRun { words, slots, packets, delta, tag, shortest, longest } = run;
-    let span = longest.saturating_sub(shortest);
-    let (Some(packets), Some(slots)) = (packets.get(from..), slots.get_mut(from..)) else { return from };
-    let mut at = from * TX_WORDS;
-    for (packet, slot) in packets.iter().zip(slots) {
-        let (addr, index, len, packet_tag) = packet.parts();
-        if packet_tag != tag || len.wrapping_sub(shortest) > span {
-            break;
+pub(super) unsafe fn tx_run<F: TxFormat>(run: &TxRun<'_>, from: usize) -> usize {
+    let TxShape { delta, least, span } = *run.shape;
+    for at in from..run.count {
+        // SAFETY: `at` is below the count (contract).
+        let (addr, index, len, tag) = unsafe { (*run.packets.add(at)).parts() };
+        if (u32::from(tag) << 16 | u32::from(len)).wrapping_sub(least) > span {
+            return at;
         }
         let [word0, word1] = F::whole((addr as u64).wrapping_add(delta), len);
-        // SAFETY: the slot at this position exists, so the descriptor does (contract).
+        // SAFETY: as above.
         unsafe {
-            words.store(at, word0);
-            words.store(at + 1, word1);
+            run.words.store(at * TX_WORDS, word0);
+            run.words.store(at * TX_WORDS + 1, word1);
+            *run.slots.add(at) = index;
         }
-        *slot = index;
-        at += TX_WORDS;
     }
-    at / TX_WORDS
+    run.count
 }

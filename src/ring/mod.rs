@@ -1,12 +1,14 @@
 //! Descriptor rings: generic over the NIC's descriptor format, knowing no NIC.
 //!
-//! `rx` and `tx` are the data path, `kernel` and `avx2` their inner loops, `info` and `columns` the metadata of what is
-//! received; `format` is what a NIC family supplies; `descriptors` is the memory shared with the device; `state`,
-//! `quarantine` and `link` are where queues meet the port's control. The data path neither panics nor allocates nor locks;
-//! only dropping a queue does the latter two.
+//! `rx` and `tx` are the data path, `kernel`, `avx2` and `avx512` their inner loops, `unusual` the slow part of the latter,
+//! `info` and `columns` the metadata of what is received; `format` is what a NIC family supplies; `descriptors` is the
+//! memory shared with the device; `state`, `quarantine` and `link` are where queues meet the port's control. The data path
+//! neither panics nor allocates nor locks; only dropping a queue does the latter two.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod columns;
 mod descriptors;
@@ -20,6 +22,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod unusual;
 
 pub(crate) use format::MAX_WORDS;
 pub use format::{RxFormat, TxFormat};

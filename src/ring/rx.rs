@@ -13,11 +13,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(target_arch = "x86_64")]
-use super::avx2;
 use super::descriptors::Descriptors;
 use super::format::{MAX_WORDS, RxFormat};
-use super::kernel::{self, GROUP, Kernel, RxRun};
+use super::kernel::{self, GROUP, Kernel, RxRun, RxShape};
 use super::link::{Count, InFlight, QueueLink};
 use super::state::Turn;
 use crate::error::{Error, Result};
@@ -97,16 +95,13 @@ pub(crate) struct RxParts {
 pub struct RxQueue<F: RxFormat> {
     parts: RxParts,
     quirks: F::Quirks,
-    kernel: Kernel,
+    shape: RxShape,
     /// Buffer number per descriptor.
     slots: Box<[u32]>,
     next: u32,
     /// Descriptors armed in memory that the tail does not cover yet.
     unannounced: u32,
     tail_step: u32,
-    data_base: usize,
-    stride: usize,
-    tag: u16,
     /// The front of a frame whose end has not come yet.
     partial: Option<PacketBuf>,
     /// Buffers that the device filled for it, and how many the longest frame takes.
@@ -126,6 +121,7 @@ impl<F: RxFormat> RxQueue<F> {
         if parts.ring.len() != size * F::WORDS || size < GROUP {
             return None;
         }
+        let shape = RxShape::new(&parts.pool, parts.iova_delta, parts.buffer_len)?;
         let mut slots = vec![0u32; size].into_boxed_slice();
         let depot = parts.pool.depot();
         let taken = depot.take(&mut slots);
@@ -135,21 +131,16 @@ impl<F: RxFormat> RxQueue<F> {
             }
             return None;
         }
-        let (data_base, stride) = parts.pool.layout();
-        let tag = parts.pool.number();
         let max_pieces = MAX_FRAME.div_ceil(u32::from(parts.buffer_len).max(1));
         let tail_step = TAIL_STEP.min(size as u32 / 8).max(1);
         Some(RxQueue {
-            kernel: parts.kernel,
             parts,
             quirks,
+            shape,
             slots,
             next: 0,
             unannounced: 0,
             tail_step,
-            data_base,
-            stride,
-            tag,
             partial: None,
             pieces: 0,
             max_pieces,
@@ -179,7 +170,7 @@ impl<F: RxFormat> RxQueue<F> {
     /// As `burst`, under the word in force. Made so that a poll that finds nothing needs neither a stack nor a call.
     #[inline(always)]
     fn poll(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        if cache.pool().number() != self.tag {
+        if cache.tag() != self.shape.tag {
             self.parts.counts.wrong_pool.add(1);
             return 0;
         }
@@ -191,18 +182,46 @@ impl<F: RxFormat> RxQueue<F> {
         self.work(cache, burst)
     }
 
-    /// The rest of `poll`, where there is something.
+    /// The rest of `poll`, where there is something: once for each kernel, so that its loop and what surrounds it are one.
     #[inline(never)]
     fn work(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        let got =
-            if self.parts.want_info { self.receive::<true>(cache, burst) } else { self.receive::<false>(cache, burst) };
-        if got > 0 {
-            self.parts.counts.packets.add(got as u64);
+        // SAFETY: the proofs say that the CPU has what each is compiled for.
+        unsafe {
+            match (self.parts.kernel, self.parts.want_info) {
+                #[cfg(target_arch = "x86_64")]
+                (Kernel::Avx512(_), false) => self.work_avx512::<false>(cache, burst),
+                #[cfg(target_arch = "x86_64")]
+                (Kernel::Avx512(_), true) => self.work_avx512::<true>(cache, burst),
+                #[cfg(target_arch = "x86_64")]
+                (Kernel::Avx2(_), false) => self.work_avx2::<false>(cache, burst),
+                #[cfg(target_arch = "x86_64")]
+                (Kernel::Avx2(_), true) => self.work_avx2::<true>(cache, burst),
+                (Kernel::Portable, false) => self.work_portable::<false>(cache, burst),
+                (Kernel::Portable, true) => self.work_portable::<true>(cache, burst),
+            }
         }
-        if self.unannounced >= self.tail_step {
-            self.announce();
-        }
-        got
+    }
+
+    /// # Safety
+    /// The CPU has AVX-512 as `avx512::Proof` says.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+    unsafe fn work_avx512<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        // SAFETY: `receive` asks for runs that meet the contract.
+        self.receive::<INFO>(cache, burst, |run, shape, quirks| unsafe {
+            super::avx512::rx_groups::<F, INFO>(run, shape, quirks)
+        })
+    }
+
+    /// # Safety
+    /// The CPU has AVX2.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    unsafe fn work_avx2<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        // SAFETY: as in `work_avx512`.
+        self.receive::<INFO>(cache, burst, |run, shape, quirks| unsafe {
+            super::avx2::rx_groups::<F, INFO>(run, shape, quirks)
+        })
     }
 
     /// Tells the device of every descriptor but the one before `next`, so that a full ring is not an empty one, as far as
@@ -215,61 +234,84 @@ impl<F: RxFormat> RxQueue<F> {
         self.unannounced = 0;
     }
 
+    #[inline(never)]
+    fn work_portable<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        // SAFETY: as in `work_avx512`.
+        self.receive::<INFO>(cache, burst, |run, shape, quirks| unsafe {
+            kernel::rx_groups::<F, INFO>(run, shape, quirks)
+        })
+    }
+
+    /// Receives what there is room for, by groups as `kernel` does them (see [`kernel::rx_groups`]) and the rest one by one.
     #[inline(always)]
-    fn receive<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+    fn receive<const INFO: bool>(
+        &mut self,
+        cache: &mut PoolCache,
+        burst: &mut Burst,
+        kernel: impl Fn(&RxRun, &RxShape, F::Quirks) -> usize,
+    ) -> usize {
         let before = burst.len();
         loop {
-            if self.partial.is_none() && !self.discard && burst.limit() - burst.len() >= GROUP {
-                self.groups::<INFO>(cache, burst);
-            }
-            // What is left: the end of the ring, of the burst or of the done descriptors, or something unusual.
-            loop {
-                if burst.is_full() || !self.single::<INFO>(cache, burst) {
-                    return burst.len() - before;
-                }
-                if self.next == 0 {
-                    break;
-                }
+            while self.groups::<INFO>(cache, burst, &kernel) && !burst.is_full() {}
+            if burst.is_full() || !self.singles::<INFO>(cache, burst) {
+                break;
             }
         }
+        let got = burst.len() - before;
+        self.parts.counts.packets.add(got as u64);
+        if self.unannounced >= self.tail_step {
+            self.announce();
+        }
+        got
     }
 
     /// Takes descriptors in groups of eight, as long as all eight are whole good frames of one buffer each, and there are
-    /// eight buffers to replace theirs.
+    /// eight buffers to replace theirs. True when there may be more behind the end of the ring, or of what the cache holds.
     #[inline(always)]
-    fn groups<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) {
+    fn groups<const INFO: bool>(
+        &mut self,
+        cache: &mut PoolCache,
+        burst: &mut Burst,
+        kernel: &impl Fn(&RxRun, &RxShape, F::Quirks) -> usize,
+    ) -> bool {
         let first = self.next as usize;
-        let to_end = self.slots.len() - first;
-        let most = cache.ensure((burst.limit() - burst.len()).min(to_end).min(CACHE_SIZE / 2)) / GROUP * GROUP;
-        let Some(slots) = self.slots.get_mut(first..first + most) else { return };
-        let fresh = cache.newest(most);
+        let room = (burst.limit() - burst.len()).min(self.slots.len() - first);
+        if room < GROUP || self.partial.is_some() || self.discard {
+            return false;
+        }
+        let groups = cache.ensure(room.min(CACHE_SIZE / 2)) / GROUP;
+        // SAFETY: `next` is below the ring's size.
+        let words = unsafe { self.parts.ring.words().from(first * F::WORDS) };
         let (places, infos) = burst.spare();
         let run = RxRun {
-            words: self.parts.ring.words().from(first * F::WORDS),
-            slots: slots.as_chunks_mut::<GROUP>().0,
-            places: places.as_chunks_mut::<GROUP>().0,
-            fresh: fresh.as_rchunks::<GROUP>().1,
-            infos: infos.as_chunks_mut::<GROUP>().0,
-            base: self.data_base,
-            stride: self.stride,
-            iova_base: (self.data_base as u64).wrapping_add(self.parts.iova_delta),
-            tag: self.tag,
-            limit: self.parts.buffer_len.into(),
+            groups,
+            words,
+            slots: self.slots.as_mut_ptr().wrapping_add(first).cast(),
+            places: places.cast(),
+            infos: infos.cast(),
+            fresh: cache.end().cast(),
         };
-        // SAFETY: the run lies in the ring, from `next` on, where every descriptor and slot is the queue's; the fresh
-        // buffers are the cache's, which gives them up below.
-        let groups = unsafe {
-            match self.kernel {
-                #[cfg(target_arch = "x86_64")]
-                Kernel::Avx2(proof) => avx2::rx_groups::<F, INFO>(run, self.quirks, proof),
-                _ => kernel::rx_groups::<F, INFO, false>(run, self.quirks),
-            }
-        };
+        // The run lies in the ring, from `next` on, where every descriptor and slot is the queue's; the burst has room for
+        // as many packets; the fresh buffers are the cache's, which gives them up below.
+        let groups = kernel(&run, &self.shape, self.quirks);
         let done = groups * GROUP;
         // SAFETY: the kernel wrote `done` places, each with a packet of its own.
         unsafe { burst.grow::<INFO>(done) };
         cache.consume(done);
         self.advance(done as u32);
+        groups > 0 && groups == run.groups
+    }
+
+    /// What groups leave: the end of the ring, of the burst or of the done descriptors, or something unusual. Takes one by
+    /// one; true when it is time to try groups again, false when there is nothing more to do.
+    #[inline(never)]
+    fn singles<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
+        for _ in 0..GROUP {
+            if burst.is_full() || !self.single::<INFO>(cache, burst) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes the next descriptor if it is done and there is a buffer to replace it. False when there is nothing to do.
@@ -304,12 +346,12 @@ impl<F: RxFormat> RxQueue<F> {
             && len <= u32::from(self.parts.buffer_len)
             && self.partial.is_none()
             && !self.discard;
-        let addr = self.data_base + index as usize * self.stride;
+        let addr = self.shape.base as usize + index as usize * self.shape.stride as usize;
         // SAFETY: the buffer was the ring's alone and the device is done with it; a length beyond the buffer is cut to 0
         // here and the frame dropped below; the slot has another buffer.
         let piece = unsafe {
             let len = if len <= u32::from(self.parts.buffer_len) { len as u16 } else { 0 };
-            PacketBuf::from_parts(addr, index, len, self.tag)
+            PacketBuf::from_parts(addr, index, len, self.shape.tag)
         };
         let whole = if simple { Some(piece) } else { self.assemble(piece, status, len) };
         if let Some(packet) = whole {
@@ -381,7 +423,7 @@ impl<F: RxFormat> RxQueue<F> {
     /// Where the device sees a buffer.
     #[inline(always)]
     fn iova(&self, index: u32) -> u64 {
-        ((self.data_base + index as usize * self.stride) as u64).wrapping_add(self.parts.iova_delta)
+        self.shape.iova_base.wrapping_add(u64::from(index) * u64::from(self.shape.stride))
     }
 
     /// Writes the descriptor of a fresh buffer.
@@ -390,9 +432,7 @@ impl<F: RxFormat> RxQueue<F> {
         // SAFETY: callers pass a position below the ring's size.
         unsafe {
             self.parts.ring.store(position * F::WORDS, self.iova(index));
-            for word in 1..F::WORDS {
-                self.parts.ring.store(position * F::WORDS + word, 0);
-            }
+            self.parts.ring.store(position * F::WORDS + 1, 0);
         }
     }
 
@@ -474,7 +514,7 @@ impl<F: RxFormat> Drop for RxQueue<F> {
     fn drop(&mut self) {
         // The front of an unfinished frame is the program's, not the device's.
         self.partial = None;
-        let tag = self.tag;
+        let tag = self.shape.tag;
         let buffers = self.slots.iter().map(|&index| (tag, index)).collect();
         self.parts.link.leave(InFlight {
             buffers,

@@ -6,7 +6,7 @@ mod toy;
 
 use std::collections::VecDeque;
 
-use super::tx::segments_per_cut;
+use super::unusual::segments_per_cut;
 use super::*;
 use crate::mem::{Burst, PacketBuf, PoolCache, TxInfo};
 use toy::*;

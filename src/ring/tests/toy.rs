@@ -20,7 +20,7 @@ pub(super) const CONTEXT: u64 = 16;
 /// Random walks per test.
 pub(super) const SEEDS: u64 = 10;
 /// Bits of the vectors that every kernel there is uses.
-pub(super) const VECTOR_BITS: [u16; 2] = [0, 256];
+pub(super) const VECTOR_BITS: [u16; 3] = [0, 256, 512];
 const DELTA: u64 = 0x7000_0000_0000;
 
 pub(super) struct Toy;
@@ -220,10 +220,8 @@ impl Bench {
             return false;
         }
         let iova = self.word(self.head, 0).load(Ordering::Relaxed);
+        // Words 2 and 3 keep what the device wrote to them.
         assert_eq!(self.word(self.head, 1).load(Ordering::Relaxed) >> 32, 0, "an armed descriptor has no length");
-        for word in 2..self.words {
-            assert_eq!(self.word(self.head, word).load(Ordering::Relaxed), 0, "an armed descriptor is clear");
-        }
         let at = std::ptr::with_exposed_provenance_mut::<u8>(iova.wrapping_sub(self.delta) as usize);
         // SAFETY: the driver gave this buffer of 1024 bytes to the device; `data` is at most that.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), at, data.len()) };
