@@ -106,7 +106,9 @@ impl AnyRx {
     /// Receives packets; see [`RxQueue::burst`].
     #[inline]
     pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        each_rx!(self, queue => queue.burst(cache, burst))
+        // Which queue it is matters only when there is something to do.
+        let watch = each_rx!(self, queue => queue.watch());
+        if watch.is_idle(cache) { 0 } else { each_rx!(self, queue => queue.attend(cache, burst)) }
     }
 
     /// Sleeps until packets come; see [`RxQueue::sleep`].

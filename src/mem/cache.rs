@@ -17,6 +17,8 @@ pub(crate) const CACHE_SIZE: usize = 512;
 pub(crate) const BLOCK: usize = 32;
 /// Packets or numbers in one straight line.
 const EIGHT: usize = 8;
+/// Where a packet's `meta` has its tag.
+const TAG_SHIFT: u32 = 48;
 
 /// Free buffers of one pool for one thread. Dropping it takes them back to the pool.
 pub struct PoolCache {
@@ -212,45 +214,52 @@ impl PoolCache {
     }
 
     /// Frees every packet of the burst: those of this pool into the cache, strangers to their own pools.
-    #[inline]
     pub fn free(&mut self, burst: &mut Burst) {
         while !burst.is_empty() {
             // A run of packets in one buffer of this pool each, from the end: eight at a time, and then one by one.
-            let own = self.tag;
+            let own = u64::from(self.tag) << TAG_SHIFT;
             let room = self.room(burst.len());
             let mut count = 0;
-            for (packets, places) in burst.as_slice().as_rchunks().1.iter().rev().zip(room.as_chunks_mut().0) {
+            let (eights, places) = (burst.as_slice().as_rchunks::<EIGHT>().1, room.as_chunks_mut::<EIGHT>().0);
+            for (packets, places) in eights.iter().rev().zip(places) {
                 let mut strange = 0;
-                let both: (&[PacketBuf; EIGHT], &mut [u32; EIGHT]) = (packets, places);
-                for (packet, place) in both.0.iter().zip(both.1) {
-                    let (_, index, _, tag) = packet.parts();
-                    strange |= tag ^ own;
-                    *place = index;
+                for (packet, place) in packets.iter().zip(places) {
+                    let meta = packet.meta();
+                    strange |= meta ^ own;
+                    *place = meta as u32;
                 }
-                if strange != 0 {
+                if strange >> TAG_SHIFT != 0 {
                     break;
                 }
                 count += EIGHT;
             }
-            for (packet, place) in burst.iter().rev().zip(room).skip(count) {
-                let (_, index, _, tag) = packet.parts();
-                if tag != own {
+            let rest = burst.as_slice().get(..burst.len() - count).unwrap_or(&[]);
+            for (packet, place) in rest.iter().rev().zip(room.get_mut(count..).unwrap_or(&mut [])) {
+                let meta = packet.meta();
+                if (meta ^ own) >> TAG_SHIFT != 0 {
                     break;
                 }
-                *place = index;
+                *place = meta as u32;
                 count += 1;
             }
             self.len += count;
             // SAFETY: the buffers of the last `count` packets are in the stock now.
             unsafe { burst.forget_back(count) };
-            if count == 0
-                && let Some(packet) = burst.pop()
-                && packet.parts().3 & POOL_MASK == own
-            {
-                self.free_any(packet);
+            if count == 0 {
+                self.free_last(burst);
             }
-            // A stranger drops there and goes home.
         }
+    }
+
+    /// Frees the last packet, which is a chain or a stranger.
+    #[inline(never)]
+    fn free_last(&mut self, burst: &mut Burst) {
+        if let Some(packet) = burst.pop()
+            && packet.parts().3 & POOL_MASK == self.tag
+        {
+            self.free_any(packet);
+        }
+        // A stranger drops here and goes home.
     }
 
     /// Frees a packet of this pool, of one buffer or several.

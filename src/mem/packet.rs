@@ -116,6 +116,12 @@ impl PacketBuf {
         (self.addr, self.index, self.len, self.tag)
     }
 
+    /// Index, length and tag, in bits 0 to 31, 32 to 47 and 48 to 63.
+    #[inline(always)]
+    pub(crate) fn meta(&self) -> u64 {
+        u64::from(self.index) | u64::from(self.len) << 32 | u64::from(self.tag) << 48
+    }
+
     fn pool(&self) -> &PoolShared {
         // SAFETY: we own a buffer of this pool for as long as `self` is borrowed.
         unsafe { pool_of(self.tag) }

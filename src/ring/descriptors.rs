@@ -79,9 +79,12 @@ impl Descriptors {
     }
 }
 
-/// The address of a ring's first word.
+/// The address of a ring's first word, or of a later one.
 #[derive(Clone, Copy)]
 pub(crate) struct Words(NonNull<AtomicU64>);
+
+// SAFETY: the address of atomics, which any thread may use as long as the `Descriptors` live.
+unsafe impl Send for Words {}
 
 impl Words {
     /// The words from `index` on.

@@ -201,6 +201,51 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
     run.groups
 }
 
+/// As [`rx_groups`], descriptor by descriptor, for up to `count` of them.
+///
+/// # Safety
+/// As there, for `count` descriptors, slots, places and buffers before the end of `fresh`.
+#[inline(always)]
+pub(super) unsafe fn rx_few<F: RxFormat, const INFO: bool>(
+    run: &RxRun,
+    count: usize,
+    shape: &RxShape,
+    quirks: F::Quirks,
+) -> usize {
+    let whole = F::DONE | F::LAST;
+    let (base, stride) = (shape.base as usize, shape.stride as usize);
+    for i in 0..count {
+        let at = i * F::WORDS;
+        // SAFETY: the descriptor exists (contract).
+        let load = |word| unsafe { run.words.load(at + word) };
+        let status = load(F::STATUS);
+        if status & (whole | F::ERROR) != whole {
+            return i;
+        }
+        // What the device wrote before DONE is visible after this.
+        fence(Ordering::Acquire);
+        let len_word = if F::LEN_WORD == F::STATUS { status } else { load(F::LEN_WORD) };
+        let len = F::len(len_word);
+        if len_word & F::WRITTEN == 0 || len > shape.limit.into() {
+            return i;
+        }
+        // SAFETY: one of each (contract), which nobody else uses meanwhile. The slot's buffer was the ring's alone, the device
+        // is done with it, the length fits it, and the slot gets another buffer.
+        unsafe {
+            if INFO {
+                *run.infos.cast::<PackedInfo>().add(i) = F::packed(&all_words::<F>(status, load), quirks);
+            }
+            let (slot, fresh) = (run.slots.cast::<u32>().add(i), *run.fresh.cast::<u32>().sub(i + 1));
+            let packet = PacketBuf::from_parts(base + *slot as usize * stride, *slot, len as u16, shape.tag);
+            run.places.cast::<PacketBuf>().add(i).write(packet);
+            *slot = fresh;
+            run.words.store(at, shape.iova_base.wrapping_add(u64::from(fresh) * stride as u64));
+            run.words.store(at + 1, 0);
+        }
+    }
+    count
+}
+
 /// Is every one of a group's status words, whose AND and OR these are, a whole good frame? That each fits its buffer is for
 /// the union of their lengths to say.
 ///

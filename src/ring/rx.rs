@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::descriptors::Descriptors;
+use super::descriptors::{Descriptors, Words};
 use super::format::{MAX_WORDS, RxFormat};
 use super::kernel::{self, GROUP, Kernel, RxRun, RxShape};
 use super::link::{Count, InFlight, QueueLink};
@@ -91,9 +91,30 @@ pub(crate) struct RxParts {
     pub(crate) interrupt: Option<RxInterrupt>,
 }
 
-/// A receive queue. It belongs to the thread that polls it.
-pub struct RxQueue<F: RxFormat> {
+/// The parts and what a poll looks at besides: the same for queues of every format. Polls that find nothing are most of them,
+/// and cost least where nobody has to ask whose queue it is.
+pub(crate) struct Watch {
     parts: RxParts,
+    /// The status word of the next descriptor, and its bit for done.
+    status: Words,
+    done: u64,
+    /// The pool's.
+    tag: u16,
+}
+
+impl Watch {
+    /// Is there nothing to be done, neither a packet to receive nor anything unusual?
+    #[inline(always)]
+    pub(crate) fn is_idle(&self, cache: &PoolCache) -> bool {
+        // SAFETY: a word of the ring, which is among the parts.
+        self.parts.link.is_current() && cache.tag() == self.tag && unsafe { self.status.load(0) } & self.done == 0
+    }
+}
+
+/// A receive queue. It belongs to the thread that polls it.
+#[repr(C)] // `watch` has the same place whatever the format
+pub struct RxQueue<F: RxFormat> {
+    watch: Watch,
     quirks: F::Quirks,
     shape: RxShape,
     /// Buffer number per descriptor.
@@ -133,8 +154,10 @@ impl<F: RxFormat> RxQueue<F> {
         }
         let max_pieces = MAX_FRAME.div_ceil(u32::from(parts.buffer_len).max(1));
         let tail_step = TAIL_STEP.min(size as u32 / 8).max(1);
+        // SAFETY: the ring has descriptors of more words than this.
+        let status = unsafe { parts.ring.words().from(F::STATUS) };
         Some(RxQueue {
-            parts,
+            watch: Watch { parts, status, done: F::DONE, tag: shape.tag },
             quirks,
             shape,
             slots,
@@ -150,7 +173,7 @@ impl<F: RxFormat> RxQueue<F> {
 
     /// The queue's number in its port.
     pub fn number(&self) -> u16 {
-        self.parts.number
+        self.watch.parts.number
     }
 
     /// Receives packets into `burst`, up to its limit, and gives the ring as many fresh buffers from `cache`. Returns
@@ -158,36 +181,34 @@ impl<F: RxFormat> RxQueue<F> {
     /// another pool than the queue's (which is counted).
     #[inline]
     pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        if self.parts.link.is_current() { self.poll(cache, burst) } else { self.turn(cache, burst) }
+        if self.watch.is_idle(cache) { 0 } else { self.attend(cache, burst) }
     }
 
-    /// As `burst`, when the state word has changed.
-    #[cold]
-    fn turn(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        if self.catch_up() { self.poll(cache, burst) } else { 0 }
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
-    /// As `burst`, under the word in force. Made so that a poll that finds nothing needs neither a stack nor a call.
-    #[inline(always)]
-    fn poll(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        if cache.tag() != self.shape.tag {
-            self.parts.counts.wrong_pool.add(1);
+    /// As `burst`, of a queue that is not idle.
+    #[inline(never)]
+    pub(crate) fn attend(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        if !self.watch.parts.link.is_current() && !self.catch_up() {
             return 0;
         }
-        // SAFETY: `next` is below the ring's size.
-        let first = unsafe { self.parts.ring.load(self.next as usize * F::WORDS + F::STATUS) };
-        if first & F::DONE == 0 {
-            return 0; // the empty poll
+        if cache.tag() != self.watch.tag {
+            self.watch.parts.counts.wrong_pool.add(1);
+            return 0;
         }
         self.work(cache, burst)
     }
 
-    /// The rest of `poll`, where there is something: once for each kernel, so that its loop and what surrounds it are one.
-    #[inline(never)]
+    /// The rest of `burst`, once for each kernel, so that its loop and what surrounds it are one.
+    #[inline(always)]
     fn work(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        // What is less than a group goes one by one in any case.
+        let kernel = if burst.limit() - burst.len() < GROUP { Kernel::Portable } else { self.watch.parts.kernel };
         // SAFETY: the proofs say that the CPU has what each is compiled for.
         unsafe {
-            match (self.parts.kernel, self.parts.want_info) {
+            match (kernel, self.watch.parts.want_info) {
                 #[cfg(target_arch = "x86_64")]
                 (Kernel::Avx512(_), false) => self.work_avx512::<false>(cache, burst),
                 #[cfg(target_arch = "x86_64")]
@@ -230,7 +251,7 @@ impl<F: RxFormat> RxQueue<F> {
     fn announce(&mut self) {
         let size = self.slots.len() as u32;
         let last = if self.next == 0 { size - 1 } else { self.next - 1 };
-        self.parts.tail.ring(last & !(F::TAIL_MULTIPLE - 1));
+        self.watch.parts.tail.ring(last & !(F::TAIL_MULTIPLE - 1));
         self.unannounced = 0;
     }
 
@@ -242,7 +263,7 @@ impl<F: RxFormat> RxQueue<F> {
         })
     }
 
-    /// Receives what there is room for, by groups as `kernel` does them (see [`kernel::rx_groups`]) and the rest one by one.
+    /// Receives what there is room for, by groups as `kernel` does them (see [`kernel::rx_groups`]) and the rest as it comes.
     #[inline(always)]
     fn receive<const INFO: bool>(
         &mut self,
@@ -252,85 +273,111 @@ impl<F: RxFormat> RxQueue<F> {
     ) -> usize {
         let before = burst.len();
         loop {
-            while self.groups::<INFO>(cache, burst, &kernel) && !burst.is_full() {}
-            if burst.is_full() || !self.singles::<INFO>(cache, burst) {
+            let room = (burst.limit() - burst.len()).min(self.slots.len() - self.next as usize).min(CACHE_SIZE / 2);
+            if room >= GROUP && !self.is_within_frame() {
+                let groups = cache.ensure(room) / GROUP;
+                let run = self.run(groups, cache, burst);
+                // The run lies in the ring, from `next` on, where every descriptor and slot is the queue's; the burst has
+                // room for as many packets; the fresh buffers are the cache's, which gives them up below.
+                let done = kernel(&run, &self.shape, self.quirks) * GROUP;
+                // SAFETY: the kernel made that many packets of slots that have others of the cache's buffers now.
+                unsafe { self.account::<INFO>(done, cache, burst) };
+            }
+            if burst.is_full() || !self.rest::<INFO>(cache, burst) {
                 break;
             }
         }
         let got = burst.len() - before;
-        self.parts.counts.packets.add(got as u64);
+        self.watch.parts.counts.packets.add(got as u64);
         if self.unannounced >= self.tail_step {
             self.announce();
         }
         got
     }
 
-    /// Takes descriptors in groups of eight, as long as all eight are whole good frames of one buffer each, and there are
-    /// eight buffers to replace theirs. True when there may be more behind the end of the ring, or of what the cache holds.
-    #[inline(always)]
-    fn groups<const INFO: bool>(
-        &mut self,
-        cache: &mut PoolCache,
-        burst: &mut Burst,
-        kernel: &impl Fn(&RxRun, &RxShape, F::Quirks) -> usize,
-    ) -> bool {
-        let first = self.next as usize;
-        let room = (burst.limit() - burst.len()).min(self.slots.len() - first);
-        if room < GROUP || self.partial.is_some() || self.discard {
-            return false;
+    /// What groups leave: the end of the ring, of the burst or of the done descriptors, or something unusual. True when groups
+    /// may go on, false when there is nothing more to do.
+    #[inline(never)]
+    fn rest<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
+        let room = (burst.limit() - burst.len()).min(self.slots.len() - self.next as usize).min(GROUP);
+        if !self.is_within_frame() {
+            let count = cache.ensure(room);
+            let run = self.run(0, cache, burst);
+            // SAFETY: as in `receive`, of which this is the same for `count` descriptors.
+            let done = unsafe { kernel::rx_few::<F, INFO>(&run, count, &self.shape, self.quirks) };
+            // SAFETY: as there.
+            unsafe { self.account::<INFO>(done, cache, burst) };
+            if burst.is_full() {
+                return false;
+            }
+            if done == room {
+                return true;
+            }
         }
-        let groups = cache.ensure(room.min(CACHE_SIZE / 2)) / GROUP;
-        // SAFETY: `next` is below the ring's size.
-        let words = unsafe { self.parts.ring.words().from(first * F::WORDS) };
+        // What stopped it: nothing there, no buffer, or a frame that goes on.
+        while self.single::<INFO>(cache, burst) {
+            if burst.is_full() {
+                return false;
+            }
+            if !self.is_within_frame() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Is the next descriptor not a frame's first?
+    #[inline(always)]
+    fn is_within_frame(&self) -> bool {
+        self.partial.is_some() || self.discard
+    }
+
+    /// The run from `next` on.
+    #[inline(always)]
+    fn run(&mut self, groups: usize, cache: &PoolCache, burst: &mut Burst) -> RxRun {
+        let first = self.next as usize;
         let (places, infos) = burst.spare();
-        let run = RxRun {
+        RxRun {
             groups,
-            words,
+            // SAFETY: `next` is below the ring's size.
+            words: unsafe { self.watch.parts.ring.words().from(first * F::WORDS) },
             slots: self.slots.as_mut_ptr().wrapping_add(first).cast(),
             places: places.cast(),
             infos: infos.cast(),
             fresh: cache.end().cast(),
-        };
-        // The run lies in the ring, from `next` on, where every descriptor and slot is the queue's; the burst has room for
-        // as many packets; the fresh buffers are the cache's, which gives them up below.
-        let groups = kernel(&run, &self.shape, self.quirks);
-        let done = groups * GROUP;
-        // SAFETY: the kernel wrote `done` places, each with a packet of its own.
+        }
+    }
+
+    /// Accounts for `done` packets of a run.
+    ///
+    /// # Safety
+    /// The first `done` places behind the burst's packets have packets now, and the first as many slots from `next` on the
+    /// cache's newest buffers.
+    #[inline(always)]
+    unsafe fn account<const INFO: bool>(&mut self, done: usize, cache: &mut PoolCache, burst: &mut Burst) {
+        // SAFETY: the caller's contract.
         unsafe { burst.grow::<INFO>(done) };
         cache.consume(done);
         self.advance(done as u32);
-        groups > 0 && groups == run.groups
-    }
-
-    /// What groups leave: the end of the ring, of the burst or of the done descriptors, or something unusual. Takes one by
-    /// one; true when it is time to try groups again, false when there is nothing more to do.
-    #[inline(never)]
-    fn singles<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
-        for _ in 0..GROUP {
-            if burst.is_full() || !self.single::<INFO>(cache, burst) {
-                return false;
-            }
-        }
-        true
     }
 
     /// Takes the next descriptor if it is done and there is a buffer to replace it. False when there is nothing to do.
-    #[inline(always)]
+    #[inline(never)]
     fn single<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
         let at = self.next as usize * F::WORDS;
         // SAFETY: `next` is below the ring's size.
-        let status = unsafe { self.parts.ring.load_acquire(at + F::STATUS) };
+        let status = unsafe { self.watch.parts.ring.load_acquire(at + F::STATUS) };
         if status & F::DONE == 0 {
             return false;
         }
         // SAFETY: as above.
-        let load = |word| unsafe { self.parts.ring.load(at + word) };
+        let load = |word| unsafe { self.watch.parts.ring.load(at + word) };
         let len_word = if F::LEN_WORD == F::STATUS { status } else { load(F::LEN_WORD) };
         if len_word & F::WRITTEN == 0 && !self.is_past(status, len_word) {
             return false;
         }
         if cache.ensure(1) == 0 {
-            self.parts.counts.no_buffer.add(1);
+            self.watch.parts.counts.no_buffer.add(1);
             return false;
         }
         // Before the descriptor is armed again.
@@ -343,14 +390,14 @@ impl<F: RxFormat> RxQueue<F> {
         self.advance(1);
 
         let simple = status & (F::LAST | F::ERROR) == F::LAST
-            && len <= u32::from(self.parts.buffer_len)
+            && len <= u32::from(self.watch.parts.buffer_len)
             && self.partial.is_none()
             && !self.discard;
         let addr = self.shape.base as usize + index as usize * self.shape.stride as usize;
         // SAFETY: the buffer was the ring's alone and the device is done with it; a length beyond the buffer is cut to 0
         // here and the frame dropped below; the slot has another buffer.
         let piece = unsafe {
-            let len = if len <= u32::from(self.parts.buffer_len) { len as u16 } else { 0 };
+            let len = if len <= u32::from(self.watch.parts.buffer_len) { len as u16 } else { 0 };
             PacketBuf::from_parts(addr, index, len, self.shape.tag)
         };
         let whole = if simple { Some(piece) } else { self.assemble(piece, status, len) };
@@ -378,7 +425,7 @@ impl<F: RxFormat> RxQueue<F> {
         }
         let following = if self.next as usize + 1 == self.slots.len() { 0 } else { self.next as usize + 1 };
         // SAFETY: below the ring's size.
-        let next = unsafe { self.parts.ring.load(following * F::WORDS + F::STATUS) };
+        let next = unsafe { self.watch.parts.ring.load(following * F::WORDS + F::STATUS) };
         next & F::DONE != 0 || self.partial.is_some() && status & F::LAST != 0
     }
 
@@ -388,15 +435,15 @@ impl<F: RxFormat> RxQueue<F> {
         let last = status & F::LAST != 0;
         // A frame without an end would take the whole pool, buffer by buffer.
         self.pieces += 1;
-        if len > u32::from(self.parts.buffer_len) || self.pieces > self.max_pieces {
+        if len > u32::from(self.watch.parts.buffer_len) || self.pieces > self.max_pieces {
             if !self.discard {
-                self.parts.counts.bad_length.add(1);
+                self.watch.parts.counts.bad_length.add(1);
             }
             self.discard = true;
         }
         // Errors are valid with the last descriptor only.
         if last && status & F::ERROR != 0 && !self.discard {
-            self.parts.counts.errors.add(1);
+            self.watch.parts.counts.errors.add(1);
             self.discard = true;
         }
         if self.discard {
@@ -431,8 +478,8 @@ impl<F: RxFormat> RxQueue<F> {
     fn arm(&mut self, position: usize, index: u32) {
         // SAFETY: callers pass a position below the ring's size.
         unsafe {
-            self.parts.ring.store(position * F::WORDS, self.iova(index));
-            self.parts.ring.store(position * F::WORDS + 1, 0);
+            self.watch.parts.ring.store(position * F::WORDS, self.iova(index));
+            self.watch.parts.ring.store(position * F::WORDS + 1, 0);
         }
     }
 
@@ -440,19 +487,28 @@ impl<F: RxFormat> RxQueue<F> {
     fn advance(&mut self, count: u32) {
         let next = self.next + count;
         self.next = if next >= self.slots.len() as u32 { 0 } else { next };
+        self.look_at_next();
         self.unannounced += count;
+    }
+
+    /// `next` has changed.
+    #[inline(always)]
+    fn look_at_next(&mut self) {
+        // SAFETY: `next` is below the ring's size.
+        self.watch.status = unsafe { self.watch.parts.ring.words().from(self.next as usize * F::WORDS + F::STATUS) };
     }
 
     /// The state word has changed. True when the queue may work.
     #[cold]
     fn catch_up(&mut self) -> bool {
-        match self.parts.link.look() {
+        match self.watch.parts.link.look() {
             Turn::Rest => false,
             Turn::Rebuild => {
                 self.partial = None;
                 self.pieces = 0;
                 self.discard = false;
                 self.next = 0;
+                self.look_at_next();
                 let mut position = 0;
                 while let Some(&index) = self.slots.get(position) {
                     self.arm(position, index);
@@ -472,7 +528,7 @@ impl<F: RxFormat> RxQueue<F> {
     /// # Errors
     /// [`Error::Config`] when the port was opened without interrupts; [`Error::Os`] when `poll` fails.
     pub fn sleep(&mut self, cache: &mut PoolCache, burst: &mut Burst, timeout: Duration) -> Result<usize> {
-        let fd = match &self.parts.interrupt {
+        let fd = match &self.watch.parts.interrupt {
             Some(interrupt) => interrupt.event.clone(),
             None => return Err(Error::Config("the port was opened without interrupts(true)".into())),
         };
@@ -490,7 +546,7 @@ impl<F: RxFormat> RxQueue<F> {
     /// The eventfd that the queue's vector and every change of the port's state signal; `None` on a port opened without
     /// interrupts. Read it when it was readable.
     pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.parts.interrupt.as_ref().map(|interrupt| interrupt.event.as_fd())
+        self.watch.parts.interrupt.as_ref().map(|interrupt| interrupt.event.as_fd())
     }
 
     /// Unmasks the queue's vector, and gives the ring all of its buffers. Packets that are in the ring already may not
@@ -498,13 +554,13 @@ impl<F: RxFormat> RxQueue<F> {
     /// interrupts or not running.
     pub fn rearm(&mut self) {
         // A queue that has not seen the word in force catches up first: its next poll would not arm the vector.
-        if self.parts.interrupt.is_none() || !(self.parts.link.is_current() || self.catch_up()) {
+        if self.watch.parts.interrupt.is_none() || !(self.watch.parts.link.is_current() || self.catch_up()) {
             return;
         }
         if self.unannounced > 0 {
             self.announce();
         }
-        if let Some(interrupt) = &self.parts.interrupt {
+        if let Some(interrupt) = &self.watch.parts.interrupt {
             interrupt.arm.ring(interrupt.arm_value);
         }
     }
@@ -516,10 +572,10 @@ impl<F: RxFormat> Drop for RxQueue<F> {
         self.partial = None;
         let tag = self.shape.tag;
         let buffers = self.slots.iter().map(|&index| (tag, index)).collect();
-        self.parts.link.leave(InFlight {
+        self.watch.parts.link.leave(InFlight {
             buffers,
-            pools: vec![self.parts.pool.clone()],
-            _ring: self.parts.ring.region().clone(),
+            pools: vec![self.watch.parts.pool.clone()],
+            _ring: self.watch.parts.ring.region().clone(),
         });
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::descriptors::Descriptors;
 use super::format::TxFormat;
-use super::kernel::{self, Kernel, TX_WORDS as WORDS, TxRun, TxShape};
+use super::kernel::{self, GROUP, Kernel, TX_WORDS as WORDS, TxRun, TxShape};
 use super::link::{Count, InFlight, QueueLink};
 use super::state::Turn;
 use super::unusual::Fate;
@@ -214,9 +214,11 @@ impl<F: TxFormat> TxQueue<F> {
             self.parts.counts.wrong_pool.add(1);
             return 0;
         }
+        // Vectors gain nothing for a few packets.
+        let kernel = if burst.len() < GROUP { Kernel::Portable } else { self.parts.kernel };
         // SAFETY: the proofs say that the CPU has what each is compiled for.
         unsafe {
-            match self.parts.kernel {
+            match kernel {
                 #[cfg(target_arch = "x86_64")]
                 Kernel::Avx512(_) => self.work_avx512(cache, burst),
                 #[cfg(target_arch = "x86_64")]
