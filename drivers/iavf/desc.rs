@@ -107,6 +107,14 @@ unsafe impl RxFormat for AvfLegacyRx {
         // SAFETY: the caller's contract.
         unsafe { super::desc_avx2::legacy(descriptors, infos, quirks) }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn infos_avx512(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
+        // SAFETY: the caller's contract.
+        unsafe { super::desc_avx512::legacy(descriptors, infos, quirks) }
+    }
 }
 
 /// Write-back of a flex receive descriptor (fact sheet iavf 5.4).
@@ -177,6 +185,14 @@ unsafe impl RxFormat for AvfFlexRx {
     unsafe fn infos_avx2(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
         // SAFETY: the caller's contract.
         unsafe { super::desc_avx2::flex(descriptors, infos, quirks) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn infos_avx512(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
+        // SAFETY: the caller's contract.
+        unsafe { super::desc_avx512::flex(descriptors, infos, quirks) }
     }
 }
 

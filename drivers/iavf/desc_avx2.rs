@@ -27,7 +27,7 @@ static FLAGS_BY_PLACE: [u32; 8] = {
 };
 
 /// The high bytes of [`VERDICTS`], whose low ones are 0.
-static VERDICT_BYTES: [u8; 16] = {
+pub(super) static VERDICT_BYTES: [u8; 16] = {
     let mut table = [0; 16];
     let mut bits = 0;
     while bits < 16 {
@@ -39,9 +39,9 @@ static VERDICT_BYTES: [u8; 16] = {
 };
 
 /// Where the bits that verdicts are looked up by go, so that the look-up makes bytes of the flags' places.
-mod index {
-    pub(super) const ERRORS: u64 = 7 << 8;
-    pub(super) const CHECKED: u64 = 8 << 8;
+pub(super) mod index {
+    pub(in super::super) const ERRORS: u64 = 7 << 8;
+    pub(in super::super) const CHECKED: u64 = 8 << 8;
 }
 
 /// The flags but for hash and tag in the low 16 bits, anything above; as `ptype::judge`. `index` has the first four bits that

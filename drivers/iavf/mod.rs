@@ -11,7 +11,7 @@
 //! | `channel.rs` | the conversation: one request at a time, events in between, deadlines |
 //! | `negotiate.rs` | what the PF grants: version, capabilities, formats, VLAN |
 //! | `desc.rs`, `ptype.rs` | the descriptor formats, all that the fast path sees of these parts |
-//! | `desc_avx2.rs` | the metadata of eight received packets at once |
+//! | `desc_avx2.rs`, `desc_avx512.rs` | the metadata of eight received packets at once |
 //! | `counters.rs` | the PF's statistics of this VF, over resets |
 //! | `port.rs` | `Iavf`, which the port framework drives through its trait `Device` |
 //! | `reset.rs`, `settings.rs`, `queues.rs` | its parts that ask the PF for something |
@@ -31,6 +31,8 @@ mod counters;
 mod desc;
 #[cfg(target_arch = "x86_64")]
 mod desc_avx2;
+#[cfg(target_arch = "x86_64")]
+mod desc_avx512;
 mod negotiate;
 mod port;
 mod ptype;

@@ -77,8 +77,12 @@ pub(super) static VERDICTS: [u16; 16] = {
 };
 const _: () = assert!(CHECKED == 3, "half of the table");
 
-// With extension headers, 1 is added to IPv6 where it is.
-const _: () = assert!(PacketType::IPV6_EXTENSIONS.bits() == PacketType::IPV6.bits() << 1);
+/// The flags of a packet with extension headers: the verdict on L4 cannot be trusted, and IPv6 becomes the next bit.
+#[inline(always)]
+pub(super) const fn extended(flags: u64) -> u64 {
+    const _: () = assert!(PacketType::IPV6_EXTENSIONS.bits() == PacketType::IPV6.bits() << 1);
+    (flags & !PackedInfo::L4_LOOKED) + (flags & IPV6)
+}
 
 /// The flags of [`PackedInfo`] but for hash and tag, of a packet type's number and the bits that verdicts are made of, in the
 /// order above.
@@ -86,11 +90,8 @@ const _: () = assert!(PacketType::IPV6_EXTENSIONS.bits() == PacketType::IPV6.bit
 pub(super) fn judge(number: u16, bits: u64) -> u64 {
     let flags = u64::from(BY_NUMBER[usize::from(number as u8)]);
     let flags = if number < 256 { flags } else { 0 };
-    let extended = bits >> EXTENSIONS & 1;
-    let types = flags & PackedInfo::TYPES;
-    let types = types + (types & (extended * IPV6));
-    // With such extension headers the verdict on L4 cannot be trusted.
-    types | flags & u64::from(VERDICTS[bits as usize & 15]) & !(extended * PackedInfo::L4_LOOKED)
+    let flags = flags & (PackedInfo::TYPES | u64::from(VERDICTS[bits as usize & 15]));
+    if bits >> EXTENSIONS & 1 == 1 { extended(flags) } else { flags }
 }
 
 #[cfg(test)]

@@ -65,6 +65,14 @@ unsafe impl RxFormat for IgbRx {
         // SAFETY: the caller's contract.
         unsafe { super::desc_avx2::infos(descriptors, infos, quirks) }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn infos_avx512(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: Quirks) {
+        // SAFETY: the caller's contract.
+        unsafe { super::desc_avx512::infos(descriptors, infos, quirks) }
+    }
 }
 
 /// Largest MSS and most header bytes of a TSO frame (fact sheet igbvf 4.7).

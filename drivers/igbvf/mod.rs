@@ -7,7 +7,7 @@
 //! | `regs.rs` | the registers used, under their datasheet names |
 //! | `messages.rs` | the messages to the PF that only igb's know |
 //! | `desc.rs` | the descriptor formats [`IgbRx`] and [`IgbTx`], all that the fast path sees of this part |
-//! | `desc_avx2.rs` | the metadata of eight received packets at once |
+//! | `desc_avx2.rs`, `desc_avx512.rs` | the metadata of eight received packets at once |
 //! | `counters.rs` | the statistics registers, extended to 64 bits |
 //! | `port.rs` | `Igbvf`, which the port framework drives through its trait `Device` |
 //!
@@ -26,6 +26,8 @@ mod counters;
 mod desc;
 #[cfg(target_arch = "x86_64")]
 mod desc_avx2;
+#[cfg(target_arch = "x86_64")]
+mod desc_avx512;
 mod messages;
 mod port;
 mod regs;

@@ -7,7 +7,7 @@
 //! | `function.rs` | one opened function: registers, address, settings, running rings |
 //! | `interrupts.rs` | vectors, and which cause raises which |
 //! | `desc.rs` | the 16-byte advanced descriptors, as far as both have them alike |
-//! | `desc_avx2.rs` | the metadata of eight of them at once |
+//! | `desc_avx2.rs`, `desc_avx512.rs` | the metadata of eight of them at once |
 //! | `counters.rs` | statistics registers, extended to 64 bits |
 //!
 //! `igbvf` and `ixgbevf` call all of it; nothing here knows an offset of either, they are given by the family. What
@@ -17,6 +17,8 @@ pub(super) mod counters;
 pub(super) mod desc;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod desc_avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod desc_avx512;
 #[cfg(test)]
 pub(super) mod fake;
 pub(super) mod function;

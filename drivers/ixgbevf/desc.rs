@@ -70,6 +70,14 @@ unsafe impl RxFormat for IxgbeRx {
         // SAFETY: the caller's contract.
         unsafe { super::desc_avx2::infos(descriptors, infos, quirks) }
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn infos_avx512(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: Quirks) {
+        // SAFETY: the caller's contract.
+        unsafe { super::desc_avx512::infos(descriptors, infos, quirks) }
+    }
 }
 
 /// Largest MSS, that of the largest frame, and most header bytes of a TSO frame, the sum of the fields (fact sheet ixgbevf

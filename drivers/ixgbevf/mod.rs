@@ -7,7 +7,7 @@
 //! | `regs.rs` | the registers used, under their datasheet names |
 //! | `messages.rs` | the messages to the PF that only ixgbe's know, by API version |
 //! | `desc.rs` | the descriptor formats [`IxgbeRx`] and [`IxgbeTx`], all that the fast path sees of these parts |
-//! | `desc_avx2.rs` | the metadata of eight received packets at once |
+//! | `desc_avx2.rs`, `desc_avx512.rs` | the metadata of eight received packets at once |
 //! | `counters.rs` | the statistics registers |
 //! | `part.rs` | the parts: ids, generations, what differs |
 //! | `port.rs` | `Ixgbevf`, which the port framework drives through its trait `Device`: resets, rings, interrupts, link |
@@ -28,6 +28,8 @@ mod counters;
 mod desc;
 #[cfg(target_arch = "x86_64")]
 mod desc_avx2;
+#[cfg(target_arch = "x86_64")]
+mod desc_avx512;
 mod messages;
 mod part;
 mod port;

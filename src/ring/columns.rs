@@ -119,11 +119,15 @@ pub(crate) mod tests {
         }
     }
 
-    /// Holds a format's `infos_avx2` against its `packed`, descriptor by descriptor, eight by eight.
+    /// Holds a format's `infos_avx2` and `infos_avx512` against its `packed`, descriptor by descriptor, eight by eight.
     pub(crate) fn same<F: RxFormat>(quirks: F::Quirks, descriptors: impl IntoIterator<Item = [u64; MAX_WORDS]>) {
         if !std::arch::is_x86_feature_detected!("avx2") {
             println!("this CPU has no AVX2: nothing is tested");
             return;
+        }
+        let wide = std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512bw");
+        if !wide {
+            println!("this CPU has no AVX-512: only AVX2 is tested");
         }
         let mut descriptors = descriptors.into_iter().peekable();
         while descriptors.peek().is_some() {
@@ -133,11 +137,16 @@ pub(crate) mod tests {
             });
             let mut words: Vec<u64> =
                 rows.iter().flat_map(|row: &[u64; MAX_WORDS]| &row[..F::WORDS]).copied().collect();
+            let expected = rows.map(|row| F::packed(&row, quirks));
             let mut infos = [PackedInfo::default(); 8];
             // SAFETY: eight descriptors; the CPU has AVX2.
             unsafe { F::infos_avx2(words.as_mut_ptr(), &mut infos, quirks) };
-            for (i, row) in rows.iter().enumerate() {
-                assert_eq!(infos[i], F::packed(row, quirks), "number {i}: {row:#x?}");
+            assert_eq!(infos, expected, "AVX2: {rows:#x?}");
+            if wide {
+                infos = Default::default();
+                // SAFETY: as above, and the CPU has AVX-512.
+                unsafe { F::infos_avx512(words.as_mut_ptr(), &mut infos, quirks) };
+                assert_eq!(infos, expected, "AVX-512: {rows:#x?}");
             }
         }
     }

@@ -64,6 +64,19 @@ pub unsafe trait RxFormat: Send + 'static {
         // SAFETY: the caller's contract.
         unsafe { super::info::one_by_one::<Self>(descriptors, infos, quirks) }
     }
+    /// The same with AVX-512.
+    ///
+    /// # Safety
+    /// As of `infos_avx2`, and the CPU has the parts F and BW of AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn infos_avx512(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: Self::Quirks)
+    where
+        Self: Sized,
+    {
+        // SAFETY: the caller's contract.
+        unsafe { Self::infos_avx2(descriptors, infos, quirks) }
+    }
     /// The same as the program sees it.
     fn info(words: &[u64; MAX_WORDS], quirks: Self::Quirks) -> RxInfo {
         Self::packed(words, quirks).unpack()

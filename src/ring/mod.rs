@@ -11,6 +11,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod columns;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod columns512;
 mod descriptors;
 mod format;
 mod info;
