@@ -23,7 +23,6 @@ use std::arch::x86_64::{
 use std::sync::atomic::{Ordering, fence};
 
 use super::format::{RxFormat, TxFormat};
-use super::info;
 use super::kernel::{self, GROUP, RxRun, RxShape, TX_WORDS, TxRun};
 use crate::mem::PacketBuf;
 
@@ -155,8 +154,8 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
         fence(Ordering::Acquire);
         if INFO {
             // SAFETY: the run's descriptors exist and are the caller's, and so is the group of metadata (contract); the fence
-            // above came after the loads that saw them done.
-            unsafe { info::group::<F, true>(at, &mut *run.infos.add(group), quirks) };
+            // above came after the loads that saw them done. This function needs the same of the CPU.
+            unsafe { F::infos_avx2(at, &mut *run.infos.add(group), quirks) };
         }
         for (half, len) in lens.into_iter().enumerate() {
             // SAFETY: half a group of each (contract), which nobody else uses meanwhile.

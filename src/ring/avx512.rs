@@ -17,7 +17,6 @@ use std::arch::x86_64::{
 use std::sync::atomic::{Ordering, fence};
 
 use super::format::{RxFormat, TxFormat};
-use super::info;
 use super::kernel::{self, GROUP, RxRun, RxShape, TX_WORDS, TxRun};
 
 /// Truth table of `ternarylogic`: a | b | c.
@@ -137,8 +136,8 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
         fence(Ordering::Acquire);
         if INFO {
             // SAFETY: the run's descriptors exist and are the caller's, and so is the group of metadata (contract); the fence
-            // above came after the loads that saw them done.
-            unsafe { info::group::<F, true>(at, &mut *run.infos.add(group), quirks) };
+            // above came after the loads that saw them done. This function needs the same of the CPU.
+            unsafe { F::infos_avx512(at, &mut *run.infos.add(group), quirks) };
         }
         // SAFETY: a group of each (contract), which nobody else uses meanwhile. A packet is exactly address and meta. Each
         // slot's buffer was the ring's alone, the device is done with it, the length fits it, and the slot gets another one.

@@ -179,7 +179,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
         if INFO {
             // SAFETY: the run's descriptors exist and are the caller's, and so is the group of metadata (contract); the fence
             // above came after the loads that saw them done.
-            unsafe { info::group::<F, false>(words.at(at), &mut *run.infos.add(group), quirks) };
+            unsafe { info::one_by_one::<F>(words.at(at), &mut *run.infos.add(group), quirks) };
         }
         for i in 0..GROUP {
             let (base, stride) = (shape.base as usize, shape.stride as usize);
