@@ -11,6 +11,16 @@ pub use crate::drivers::ixgbevf::parse_anything as mailbox_replies;
 #[cfg(feature = "vfio-user")]
 pub use crate::vfio::parse_anything as vfio_user_replies;
 
+/// A PF of igb (first byte even) or of ixgbe (odd) that says anything at any moment.
+#[cfg(all(feature = "igbvf", feature = "ixgbevf"))]
+pub fn mailbox_talk(bytes: &[u8]) {
+    match bytes.split_first() {
+        Some((family, bytes)) if family % 2 == 1 => crate::drivers::ixgbevf::talk_to_anyone(bytes),
+        Some((_, bytes)) => crate::drivers::igbvf::talk_to_anyone(bytes),
+        None => crate::drivers::igbvf::talk_to_anyone(&[]),
+    }
+}
+
 /// A configuration of the device plugin, as text.
 #[cfg(feature = "plugin")]
 pub fn plugin_config(bytes: &[u8]) {
@@ -48,6 +58,12 @@ mod tests {
     #[cfg(feature = "ixgbevf")]
     fn the_corpus_of_mailboxes_breaks_nothing() {
         replay("mailbox_replies", super::mailbox_replies);
+    }
+
+    #[test]
+    #[cfg(all(feature = "igbvf", feature = "ixgbevf"))]
+    fn the_corpus_of_conversations_breaks_nothing() {
+        replay("mailbox_talk", super::mailbox_talk);
     }
 
     #[test]

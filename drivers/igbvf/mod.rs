@@ -37,3 +37,9 @@ mod tests;
 use super::intel;
 pub use desc::{IgbRx, IgbTx, Quirks};
 pub(crate) use port::Igbvf;
+
+/// The mailbox against a PF that says `bytes`, for fuzzing.
+#[cfg(any(fuzzing, test))]
+pub fn talk_to_anyone(bytes: &[u8]) {
+    intel::talk::talk(messages::MAILBOX, bytes);
+}

@@ -9,6 +9,7 @@
 //! | `desc.rs` | the 16-byte advanced descriptors, as far as both have them alike |
 //! | `desc_avx2.rs`, `desc_avx512.rs` | the metadata of eight of them at once |
 //! | `counters.rs` | statistics registers, extended to 64 bits |
+//! | `talk.rs` | the mailbox against a PF that says anything, for fuzzing |
 //!
 //! `igbvf` and `ixgbevf` call all of it; nothing here knows an offset of either, they are given by the family. What
 //! always holds: no method waits without a deadline, and a register that reads all ones ends in an error that says so.
@@ -25,3 +26,5 @@ pub(super) mod function;
 pub(super) mod interrupts;
 pub(super) mod mailbox;
 pub(super) mod request;
+#[cfg(any(fuzzing, test))]
+pub(super) mod talk;

@@ -43,3 +43,9 @@ pub use desc::{IxgbeRx, IxgbeTx, Quirks};
 #[cfg(any(fuzzing, test))]
 pub use messages::parse_anything;
 pub(crate) use port::Ixgbevf;
+
+/// The mailbox against a PF that says `bytes`, for fuzzing.
+#[cfg(any(fuzzing, test))]
+pub fn talk_to_anyone(bytes: &[u8]) {
+    intel::talk::talk(messages::MAILBOX, bytes);
+}

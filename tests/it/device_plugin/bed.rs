@@ -121,6 +121,11 @@ pub struct Plugin {
 }
 
 impl Plugin {
+    /// Waits until all that a plugin does when it starts is surely done: from then on only a change makes it scan.
+    pub fn settles() {
+        std::thread::sleep(Duration::from_millis(500));
+    }
+
     /// Waits until `condition` is true, and fails with all that the plugin printed.
     pub fn wait(&self, what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
         let done = poll(what, PATIENCE, Duration::from_millis(5), || Ok(condition().then_some(())));

@@ -236,6 +236,7 @@ fn what_answers_no_more_and_what_has_lost_its_node_is_unhealthy() -> Result<()> 
     let kubelet = Kubelet::start(&host.plugins(), Manner::default())?;
     let plugin = host.start(&[])?;
     kubelet.wait_for_healthy(RESOURCE, 4)?;
+    Plugin::settles();
     host.tree.write_bytes(VFS[0], "config", &[0xff; 64]);
     kubelet.wait_for(RESOURCE, |devices| devices[0].health == "Unhealthy")?;
     plugin.complains("reads all ones")?;
@@ -271,8 +272,7 @@ fn a_pf_that_gets_its_name_later_fills_the_pool_at_once() -> Result<()> {
     let kubelet = Kubelet::start(&host.plugins(), Manner::default())?;
     let _plugin = host.start(&[])?;
     kubelet.wait_for(RESOURCE, <[_]>::is_empty)?;
-    // What is done with everything at once is done: from here on only a change is looked at.
-    std::thread::sleep(Duration::from_millis(500));
+    Plugin::settles();
     host.tree.interface(PF, "ens1", "a0:36:9f:00:00:01", true);
     kubelet.wait_for_healthy(RESOURCE, 4)?;
     Ok(())
