@@ -4,14 +4,16 @@
 //! One round is half a ring of packets: the device fills it, the driver works through it in bursts, the device sends
 //! what the driver queued. The doorbells are plain stores to memory, as in the peer figures of DPDK: the cost of real
 //! MMIO is absent on both sides.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+#[allow(unsafe_code, reason = "asks the kernel")]
+pub mod cpu;
 pub mod driver;
 
 use std::time::Duration;
 
 use vfring::drivers::sim::{AvfOptions, AvfPart, IgbOptions, IxgbeOptions, PortId, World};
-use vfring::{Control, Mempool, Port, PortConfig, Result, Started, widest_vectors};
+use vfring::{Control, Mempool, Port, PortConfig, PortStats, Result, Started, widest_vectors};
 
 use driver::{Driver, swap_macs};
 
@@ -126,6 +128,7 @@ pub struct Rig {
     port: PortId,
     control: Control,
     driver: Driver,
+    pool: Mempool,
     burst: usize,
 }
 
@@ -142,7 +145,7 @@ impl Rig {
         let pool = Mempool::builder().buffers(4096).on(&[&opened])?;
         let Started { control, mut rx, mut tx } = opened.start(&pool)?;
         let driver = Driver::new(rx.remove(0), tx.remove(0), pool.cache());
-        Ok(Rig { world, port, control, driver, burst })
+        Ok(Rig { world, port, control, driver, pool, burst })
     }
 
     /// The device's side before a round, and packets to send where the path has to find them.
@@ -173,15 +176,17 @@ impl Rig {
         }
     }
 
-    /// Stops the port; every buffer must be back.
+    /// Stops the port; every buffer must be back. Returns what the queues counted.
     ///
     /// # Errors
     /// What stopping returns.
-    pub fn close(self) -> Result<()> {
-        let Rig { control, driver, world, .. } = self;
+    pub fn close(self) -> Result<PortStats> {
+        let Rig { mut control, driver, world, pool, .. } = self;
         drop(driver);
+        let stats = control.stats();
         control.stop(Duration::from_secs(1))?;
+        assert_eq!(pool.available(), pool.capacity(), "every buffer came back");
         assert_eq!(world.violations(), Vec::<String>::new());
-        Ok(())
+        Ok(stats)
     }
 }

@@ -6,6 +6,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
 use vfring::{Control, Mempool, Port, PortConfig, Result, Started};
+use vfring_bench::cpu;
 use vfring_bench::driver::{Driver, FRAME, swap_macs};
 
 /// The fake VF's address (fakevf.c).
@@ -117,16 +118,6 @@ extern "C" fn check(rig: &mut Rig, count: u32) -> c_int {
     right.into()
 }
 
-/// Moves this thread, and all that it starts from now on, to the CPU.
-fn pin() {
-    // SAFETY: an empty set of CPUs is all zeros; the calls take a set and its size.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(CPU, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
-    }
-}
-
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| arguments.get(at).and_then(|number| number.parse().ok());
@@ -157,7 +148,7 @@ fn main() {
             std::process::exit(1);
         }
     };
-    pin();
+    cpu::pin(CPU);
     let side = Side {
         this: (&raw mut rig).cast(),
         drive: [drive_rx, drive_tx, drive_rx_tx, drive_rx_swap_tx, drive_empty],
