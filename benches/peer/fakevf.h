@@ -12,6 +12,7 @@ struct fv {
 	volatile uint8_t *bar;    /* BAR0 */
 	uint64_t vfc_rxring, vfc_txring; /* iavf: from CONFIG_VSI_QUEUES */
 	uint32_t vfc_rxlen, vfc_txlen;
+	int enabled;              /* iavf: ENABLE_QUEUES came */
 	int verbose;
 	volatile int run;
 	/* device side queue state */

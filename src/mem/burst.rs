@@ -8,6 +8,7 @@
 use std::mem::MaybeUninit;
 
 use super::info::{PackedInfo, RxInfo, TxInfo};
+use super::lines::Lines;
 use super::packet::PacketBuf;
 use crate::error::{Error, Result};
 
@@ -17,13 +18,14 @@ pub const DEFAULT_BURST: usize = 32;
 pub const MAX_BURST: usize = 1024;
 
 /// A list of packets, bounded by the limit it was made with.
+#[repr(align(128))] // lines of its own, see `mem::lines`
 pub struct Burst {
     len: usize,
     rx_valid: usize,
     tx_valid: usize,
-    packets: Box<[MaybeUninit<PacketBuf>]>,
-    rx: Box<[PackedInfo]>,
-    tx: Box<[TxInfo]>,
+    packets: Lines<MaybeUninit<PacketBuf>>,
+    rx: Lines<PackedInfo>,
+    tx: Lines<TxInfo>,
 }
 
 impl Default for Burst {
@@ -54,9 +56,9 @@ impl Burst {
             len: 0,
             rx_valid: 0,
             tx_valid: 0,
-            packets: (0..limit).map(|_| MaybeUninit::uninit()).collect(),
-            rx: vec![PackedInfo::default(); limit].into(),
-            tx: vec![TxInfo::default(); limit].into(),
+            packets: Lines::new(limit, MaybeUninit::uninit),
+            rx: Lines::new(limit, PackedInfo::default),
+            tx: Lines::new(limit, TxInfo::default),
         }
     }
 

@@ -5,6 +5,8 @@
 //! depot in magazines only. What always holds: the first `len` numbers are free buffers of this pool that nobody else
 //! has.
 
+use crossbeam::utils::CachePadded;
+
 use super::burst::{Burst, move_to_front};
 use super::depot::MAGAZINE;
 use super::packet::{CHAINED, POOL_MASK, PacketBuf, links_of};
@@ -21,18 +23,19 @@ const EIGHT: usize = 8;
 const TAG_SHIFT: u32 = 48;
 
 /// Free buffers of one pool for one thread. Dropping it takes them back to the pool.
+#[repr(align(128))] // lines of its own, see `mem::lines`
 pub struct PoolCache {
     pool: PoolHandle,
     /// The pool's number, which bursts compare with the queue's.
     tag: u16,
     len: usize,
     /// The stock, and room for what `put_block` copies behind it.
-    stock: Box<[u32; CACHE_SIZE + BLOCK]>,
+    stock: Box<CachePadded<[u32; CACHE_SIZE + BLOCK]>>,
 }
 
 impl PoolCache {
     pub(crate) fn new(pool: PoolHandle) -> PoolCache {
-        PoolCache { tag: pool.number(), pool, len: 0, stock: Box::new([0; CACHE_SIZE + BLOCK]) }
+        PoolCache { tag: pool.number(), pool, len: 0, stock: Box::new(CachePadded::new([0; CACHE_SIZE + BLOCK])) }
     }
 
     #[inline(always)]

@@ -2,13 +2,14 @@
 //!
 //! Read in this order: `region` (the only allocator of DMA memory), `pool` (equal buffers in a region, and when they
 //! are freed), `depot` (where free buffers are), `cache` (a thread's own stock), `packet` (the one owner of a buffer),
-//! `burst` (what rings work on). Nothing here knows a device: a pool only learns from a
+//! `burst` (what rings work on); `lines` keeps what threads write apart. Nothing here knows a device: a pool only learns from a
 //! [`DmaTarget`] whether hugepages are needed, and where.
 
 mod burst;
 mod cache;
 mod depot;
 mod info;
+mod lines;
 mod packet;
 mod pool;
 mod region;
@@ -23,5 +24,8 @@ pub use pool::{DEFAULT_DATA_ROOM, DmaTarget, HEADROOM, Mempool, MempoolBuilder};
 pub use region::{HugeRegion, Pages};
 
 pub(crate) use cache::{BLOCK, CACHE_SIZE};
+#[cfg(test)]
+pub(crate) use lines::LINE;
+pub(crate) use lines::Lines;
 pub(crate) use packet::POOL_MASK;
 pub(crate) use pool::PoolHandle;

@@ -20,7 +20,7 @@ use super::link::{Count, InFlight, QueueLink};
 use super::state::Turn;
 use crate::error::{Error, Result};
 use crate::event;
-use crate::mem::{Burst, CACHE_SIZE, PacketBuf, PoolCache, PoolHandle};
+use crate::mem::{Burst, CACHE_SIZE, Lines, PacketBuf, PoolCache, PoolHandle};
 use crate::mmio::Doorbell;
 
 /// Longest frame in bytes that a device can mean: 14 bits of length (igbvf.md 4.7, RLPML), more than any MTU here.
@@ -44,6 +44,7 @@ pub struct RxQueueStats {
 }
 
 #[derive(Default)]
+#[repr(align(128))] // lines of its own, see `mem::lines`
 pub(crate) struct RxCounts {
     packets: Count,
     no_buffer: Count,
@@ -113,12 +114,13 @@ impl Watch {
 
 /// A receive queue. It belongs to the thread that polls it.
 #[repr(C)] // `watch` has the same place whatever the format
+#[repr(align(128))] // lines of its own, see `mem::lines`
 pub struct RxQueue<F: RxFormat> {
     watch: Watch,
     quirks: F::Quirks,
     shape: RxShape,
     /// Buffer number per descriptor.
-    slots: Box<[u32]>,
+    slots: Lines<u32>,
     next: u32,
     /// Descriptors armed in memory that the tail does not cover yet.
     unannounced: u32,
@@ -143,7 +145,7 @@ impl<F: RxFormat> RxQueue<F> {
             return None;
         }
         let shape = RxShape::new(&parts.pool, parts.iova_delta, parts.buffer_len)?;
-        let mut slots = vec![0u32; size].into_boxed_slice();
+        let mut slots = Lines::new(size, || 0u32);
         let depot = parts.pool.depot();
         let taken = depot.take(&mut slots);
         if taken < size {

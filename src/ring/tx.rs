@@ -19,7 +19,7 @@ use super::kernel::{self, GROUP, Kernel, TX_WORDS as WORDS, TxRun, TxShape};
 use super::link::{Count, InFlight, QueueLink};
 use super::state::Turn;
 use super::unusual::Fate;
-use crate::mem::{BLOCK, Burst, POOL_MASK, PoolCache, PoolHandle, TxInfo};
+use crate::mem::{BLOCK, Burst, Lines, POOL_MASK, PoolCache, PoolHandle, TxInfo};
 use crate::mmio::Doorbell;
 
 /// A completion is asked for at least every so many descriptors, or every quarter of the ring.
@@ -51,6 +51,7 @@ pub struct TxQueueStats {
 }
 
 #[derive(Default)]
+#[repr(align(128))] // lines of its own, see `mem::lines`
 pub(crate) struct TxCounts {
     pub(super) packets: Count,
     pub(super) empty: Count,
@@ -99,12 +100,13 @@ pub(crate) struct TxParts {
 }
 
 /// A transmit queue. It belongs to the thread that sends on it.
+#[repr(align(128))] // lines of its own, see `mem::lines`
 pub struct TxQueue<F: TxFormat> {
     pub(super) parts: TxParts,
     /// Buffer number per descriptor, or `NO_BUFFER`, and a block behind them that makes the copy of a block simple.
-    pub(super) slots: Box<[u32]>,
+    pub(super) slots: Lines<u32>,
     /// Pool per descriptor; differs from `tag` for strangers in flight only.
-    pub(super) owners: Box<[u16]>,
+    pub(super) owners: Lines<u16>,
     /// Positions of the descriptors that report, oldest first.
     marks: Marks,
     pub(super) next: u32,
@@ -170,8 +172,8 @@ impl<F: TxFormat> TxQueue<F> {
         let own = parts.pools.first()?;
         let (tag, iova_delta) = (own.pool.number(), own.iova_delta);
         Some(TxQueue {
-            slots: vec![NO_BUFFER; size + BLOCK].into(),
-            owners: vec![tag; size].into(),
+            slots: Lines::new(size + BLOCK, || NO_BUFFER),
+            owners: Lines::new(size, || tag),
             marks: Marks::new(),
             next: 0,
             clean: 0,
@@ -400,7 +402,7 @@ impl<F: TxFormat> TxQueue<F> {
     #[cold]
     fn release_odd(&mut self, cache: &mut PoolCache, from: u32, to: u32) {
         let (from, count) = (from as usize, (to - from) as usize);
-        let slots = self.slots.iter().zip(&mut self.owners).skip(from).take(count);
+        let slots = self.slots.iter().zip(self.owners.iter_mut()).skip(from).take(count);
         for (&index, owner) in slots {
             if index == NO_BUFFER {
                 self.odd -= 1;
