@@ -363,7 +363,8 @@ impl<F: RxFormat> RxQueue<F> {
         self.advance(done as u32);
     }
 
-    /// Takes the next descriptor if it is done and there is a buffer to replace it. False when there is nothing to do.
+    /// Takes the next descriptor, whatever it is, if it is done and there is a buffer to replace it. False when there is
+    /// nothing to do.
     #[inline(never)]
     fn single<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
         let at = self.next as usize * F::WORDS;
@@ -391,10 +392,6 @@ impl<F: RxFormat> RxQueue<F> {
         self.arm(self.next as usize, fresh);
         self.advance(1);
 
-        let simple = status & (F::LAST | F::ERROR) == F::LAST
-            && len <= u32::from(self.watch.parts.buffer_len)
-            && self.partial.is_none()
-            && !self.discard;
         let addr = self.shape.base as usize + index as usize * self.shape.stride as usize;
         // SAFETY: the buffer was the ring's alone and the device is done with it; a length beyond the buffer is cut to 0
         // here and the frame dropped below; the slot has another buffer.
@@ -402,9 +399,8 @@ impl<F: RxFormat> RxQueue<F> {
             let len = if len <= u32::from(self.watch.parts.buffer_len) { len as u16 } else { 0 };
             PacketBuf::from_parts(addr, index, len, self.shape.tag)
         };
-        let whole = if simple { Some(piece) } else { self.assemble(piece, status, len) };
-        if let Some(packet) = whole {
-            // `receive` checked that there is room; without it the packet would drop and its buffer go home.
+        if let Some(packet) = self.assemble(piece, status, len) {
+            // The caller checked that there is room; without it the packet would drop and its buffer go home.
             let _ = burst.push(packet);
             if INFO {
                 burst.set_last_rx_info(F::packed(&words, self.quirks));
