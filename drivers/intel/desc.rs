@@ -52,8 +52,6 @@ const _: () = {
 };
 pub(super) const STATUS_FLAGS: u64 = PackedInfo::TAGGED | PackedInfo::L4_LOOKED | PackedInfo::IP_LOOKED;
 pub(super) const ERROR_FLAGS: u64 = PackedInfo::L4_WRONG | PackedInfo::IP_WRONG;
-/// All that tell of checksums.
-pub(crate) const VERDICTS: u64 = PackedInfo::L4_LOOKED | PackedInfo::IP_LOOKED | ERROR_FLAGS;
 
 /// How far a family's error bits are from the places where [`PackedInfo`] has them.
 pub(crate) const fn error_shift(l4_wrong: u64, ip_wrong: u64) -> u32 {

@@ -39,6 +39,9 @@ pub(super) const IPE: u64 = 1 << 31;
 pub(super) const ERROR_SHIFT: u32 = desc::error_shift(L4E, IPE);
 /// The flag of UDP.
 pub(super) const UDP: u64 = PacketType::UDP.bits() as u64;
+/// All that tell of checksums.
+pub(super) const VERDICTS: u64 =
+    PackedInfo::L4_LOOKED | PackedInfo::IP_LOOKED | PackedInfo::L4_WRONG | PackedInfo::IP_WRONG;
 
 // SAFETY: DD is bit 0 of dword 2, which is bit 0 of word 1. The device stores the frame first and writes the descriptor
 // back with DD afterwards (fact sheet ixgbevf 4.2); an armed descriptor has word 1, the header address, all 0
@@ -59,7 +62,7 @@ unsafe impl RxFormat for IxgbeRx {
         let flagged = quirks.udp_without_checksum_flagged & (flags & UDP != 0) & (status & L4E != 0);
         let flags = if flagged { flags & !PackedInfo::L4_LOOKED } else { flags };
         // The verdicts on a tunnel are about headers that the program has not asked about.
-        let flags = if word0 & TUNNEL != 0 { flags & !desc::VERDICTS } else { flags };
+        let flags = if word0 & TUNNEL != 0 { flags & !VERDICTS } else { flags };
         PackedInfo::new(flags, status >> rx::VLAN_SHIFT, word0 >> rx::HASH_SHIFT)
     }
 

@@ -4,8 +4,8 @@
 
 use std::arch::x86_64::{_mm256_and_si256, _mm256_andnot_si256, _mm256_cmpeq_epi32};
 
-use super::desc::{IPE, L4E, Quirks, TUNNEL, UDP};
-use super::intel::desc::{VERDICTS, rx};
+use super::desc::{IPE, L4E, Quirks, TUNNEL, UDP, VERDICTS};
+use super::intel::desc::rx;
 use super::intel::desc_avx2::flags;
 use crate::mem::PackedInfo;
 use crate::ring::columns::{load, moved, splat, store};

@@ -4,8 +4,8 @@
 
 use std::arch::x86_64::{_mm512_and_si512, _mm512_andnot_si512, _mm512_mask_and_epi64, _mm512_test_epi64_mask};
 
-use super::desc::{IPE, L4E, Quirks, TUNNEL, UDP};
-use super::intel::desc::{VERDICTS, rx};
+use super::desc::{IPE, L4E, Quirks, TUNNEL, UDP, VERDICTS};
+use super::intel::desc::rx;
 use super::intel::desc_avx512::{flags, metadata};
 use crate::mem::PackedInfo;
 use crate::ring::columns512::{load, moved, splat, store};

@@ -154,7 +154,7 @@ impl Link<'_> {
     }
 }
 
-/// A VLAN interface in the guest; tagged frames pass both ways.
+/// A VLAN interface in the guest; tagged frames pass both ways, those of full size too.
 fn vlan(link: &Link) -> Result<()> {
     let (guest, netdev) = (&link.bed.guest, link.netdev);
     guest.sh(&format!(
@@ -163,6 +163,7 @@ fn vlan(link: &Link) -> Result<()> {
     ))?;
     let mac = link.tap.ask_on_vlan(100, VLAN, GUEST_VLAN, RECOVERY_TIMEOUT)?;
     check(mac == link.bed.a.vf_mac, || format!("{mac} answers on the VLAN"))?;
+    link.tap.ping_on_vlan(100, VLAN, (GUEST_VLAN, mac), RECOVERY_TIMEOUT)?;
     guest.sh("/bin/ip link delete vlan100").map(drop)
 }
 

@@ -1,7 +1,9 @@
-//! A question on a VLAN, by hand: the kernels of build machines have no VLAN interfaces.
+//! Questions on a VLAN, by hand: the kernels of build machines have no VLAN interfaces.
 //!
-//! An ARP request goes out with an 802.1Q tag, and the answer must have the same tag. The kernel takes the tag out of a
-//! received frame and tells it beside the data ("auxiliary data" of packet(7)).
+//! A request goes out with an 802.1Q tag, and the answer must have the same tag. The kernel takes the tag out of a received
+//! frame and tells it beside the data ("auxiliary data" of packet(7)).
+
+use etherparse::{Icmpv4Type, PacketBuilder, SlicedPacket, TransportSlice, VlanId};
 
 use super::error::{Error, Result};
 use super::net::{Mac, Tap};
@@ -19,19 +21,62 @@ const ARP: [u8; 2] = [0x08, 0x06];
 /// Of Ethernet, for IPv4, with addresses of 6 and 4 bytes.
 const ARP_HEAD: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
+/// Bytes of an echo request that fills a frame of a link with an MTU of 1500, tag not counted.
+const FULL_ECHO: usize = 1500 - 20 - 8;
+
 impl Tap {
     /// Asks on a VLAN for the MAC address behind `address`, on behalf of `from`, until somebody answers on that VLAN.
     pub fn ask_on_vlan(&self, vlan: u16, from: Ipv4Addr, address: Ipv4Addr, timeout: Duration) -> Result<Mac> {
-        let asked = self.namespace().enter(|| ask(self, vlan, from, address, timeout))?;
+        let tag = vlan.to_be_bytes();
+        let mut request = [&[0xff; 6], &self.mac.0[..], &[0x81, 0], &tag, &ARP, &ARP_HEAD, &[0, 1]].concat();
+        request.extend([&self.mac.0[..], &from.octets(), &[0; 6], &address.octets()].concat());
+        let answer = |frame: &[u8]| {
+            let reply = frame.len() >= 42
+                && frame[12..14] == ARP
+                && frame[20..22] == [0, 2]
+                && frame[28..32] == address.octets();
+            reply.then(|| Mac([frame[22], frame[23], frame[24], frame[25], frame[26], frame[27]]))
+        };
+        let asked = self.namespace().enter(|| ask(self, vlan, &request, answer, timeout))?;
         asked.map_err(Error::during(format!("asking for {address} on VLAN {vlan}")))
+    }
+
+    /// Sends echo requests in frames of full size to `address`, whose MAC address is `mac` and which knows that of `from`, on
+    /// a VLAN, until one comes back as it was on that VLAN.
+    pub fn ping_on_vlan(
+        &self,
+        vlan: u16,
+        from: Ipv4Addr,
+        (address, mac): (Ipv4Addr, Mac),
+        timeout: Duration,
+    ) -> Result<()> {
+        let data: Vec<u8> = (0..FULL_ECHO).map(|i| (i * 7) as u8).collect();
+        let id = VlanId::try_new(vlan).expect("a VLAN has twelve bits");
+        let builder = PacketBuilder::ethernet2(self.mac.0, mac.0).single_vlan(id);
+        let builder = builder.ipv4(from.octets(), address.octets(), 64).icmpv4_echo_request(1, 1);
+        let mut request = Vec::new();
+        builder.write(&mut request, &data).expect("a vector takes any number of bytes");
+        let answer = |frame: &[u8]| {
+            let transport = SlicedPacket::from_ethernet(frame).ok()?.transport?;
+            let TransportSlice::Icmpv4(icmp) = transport else { return None };
+            let same = matches!(icmp.icmp_type(), Icmpv4Type::EchoReply(_)) && icmp.payload() == data;
+            same.then_some(())
+        };
+        let asked = self.namespace().enter(|| ask(self, vlan, &request, answer, timeout))?;
+        asked.map_err(Error::during(format!("an echo of {FULL_ECHO} bytes from {address} on VLAN {vlan}")))
     }
 }
 
-fn ask(tap: &Tap, vlan: u16, from: Ipv4Addr, address: Ipv4Addr, timeout: Duration) -> io::Result<Mac> {
+/// Sends a request again and again until a frame on this VLAN is the answer to it.
+fn ask<T>(
+    tap: &Tap,
+    vlan: u16,
+    request: &[u8],
+    answer: impl Fn(&[u8]) -> Option<T>,
+    timeout: Duration,
+) -> io::Result<T> {
     let socket = packet_socket(&tap.name, ALL_PROTOCOLS)?;
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
-    let mut request = [&[0xff; 6], &tap.mac.0[..], &[0x81, 0], &vlan.to_be_bytes(), &ARP, &ARP_HEAD, &[0, 1]].concat();
-    request.extend([&tap.mac.0[..], &from.octets(), &[0; 6], &address.octets()].concat());
     let started = Instant::now();
     while started.elapsed() < timeout {
         // SAFETY: the buffer is `request`, alive and of this length; the kernel copies from it before it returns.
@@ -40,12 +85,11 @@ fn ask(tap: &Tap, vlan: u16, from: Ipv4Addr, address: Ipv4Addr, timeout: Duratio
         }
         let sent = Instant::now();
         while sent.elapsed() < AGAIN {
-            let mut frame = [0; 64];
+            let mut frame = [0; 2048];
             let Some((len, tag)) = receive(&socket, &mut frame)? else { continue };
-            let reply =
-                len >= 42 && frame[12..14] == ARP && frame[20..22] == [0, 2] && frame[28..32] == address.octets();
-            if reply && tag == Some(vlan) {
-                return Ok(Mac([frame[22], frame[23], frame[24], frame[25], frame[26], frame[27]]));
+            let answer = frame.get(..len).and_then(&answer);
+            if let Some(answer) = answer.filter(|_| tag == Some(vlan)) {
+                return Ok(answer);
             }
         }
     }
