@@ -81,25 +81,19 @@ impl PacketBuf {
         unsafe { (&raw mut (*place.as_mut_ptr()).len).write(len) };
     }
 
-    /// Completes a packet whose length was written: the data of buffer `index`, which begins at `base + index * stride`.
+    /// Completes a packet whose length was written: the data of buffer `index`, which begins at `addr`.
     ///
     /// # Safety
     /// `write_len` was called on this place; the caller owns buffer `index` of the unchained pool `tag` and gives it up;
     /// the data address and the length lie inside the buffer.
     #[inline(always)]
-    pub(crate) unsafe fn write_rest(
-        place: &mut MaybeUninit<PacketBuf>,
-        base: usize,
-        stride: usize,
-        index: u32,
-        tag: u16,
-    ) {
+    pub(crate) unsafe fn write_rest(place: &mut MaybeUninit<PacketBuf>, addr: usize, index: u32, tag: u16) {
         let packet = place.as_mut_ptr();
         // SAFETY: fields inside the place.
         unsafe {
             (&raw mut (*packet).index).write(index);
             (&raw mut (*packet).tag).write(tag);
-            (&raw mut (*packet).addr).write(base + index as usize * stride);
+            (&raw mut (*packet).addr).write(addr);
         }
     }
 

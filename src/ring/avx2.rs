@@ -108,7 +108,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
     shape: &RxShape,
     quirks: F::Quirks,
 ) -> usize {
-    const { assert!(F::STATUS == 1 && F::LEN_WORD < 2 && F::LEN_SHIFT >= 32 && F::LEN_SHIFT + F::LEN_BITS <= 64) };
+    const { assert!(kernel::has_vectors::<F>()) };
     let len_mask = splat(((1u64 << F::LEN_BITS) - 1) << 32);
     let whole = splat(F::DONE | F::LAST);
     let error = splat(F::ERROR);

@@ -1,7 +1,7 @@
 //! The inner loops of the rings over whole runs of descriptors: portable ones, and the choice of faster ones.
 //!
 //! A ring prepares a run (as many descriptors as there surely are buffers, places and slots for) and a kernel works
-//! through it until something is not plain; the ring's slow path takes over there. Kernels know neither queues nor pools.
+//! through it until something is not plain; the ring's slow path takes over there. The loops know neither queues nor pools.
 //! What always holds: a kernel changes nothing behind the count that it returns, but for places that are nobody's yet.
 
 use std::mem::MaybeUninit;
@@ -109,6 +109,37 @@ impl RxShape {
             meta_limit: u64::from(limit) << 32,
         })
     }
+
+    /// Where the data of a buffer is.
+    #[inline(always)]
+    pub(super) fn addr(&self, index: u32) -> usize {
+        self.base as usize + index as usize * self.stride as usize
+    }
+
+    /// Where the device sees a buffer's data.
+    #[inline(always)]
+    pub(super) fn iova(&self, index: u32) -> u64 {
+        self.iova_base.wrapping_add(u64::from(index) * u64::from(self.stride))
+    }
+
+    /// Arms the descriptor whose first word is at `at` with a buffer.
+    ///
+    /// # Safety
+    /// The descriptor is in the ring of `words`, which lives, and is the caller's, as is the buffer, which it gives up.
+    #[inline(always)]
+    pub(super) unsafe fn arm(&self, words: Words, at: usize, index: u32) {
+        // SAFETY: a descriptor has two words or more (contract).
+        unsafe {
+            words.store(at, self.iova(index));
+            words.store(at + 1, 0);
+        }
+    }
+}
+
+/// Do the loops in vectors fit a format? They look at the first two words of a descriptor, whose upper halves have the length.
+#[cfg(target_arch = "x86_64")]
+pub(super) const fn has_vectors<F: RxFormat>() -> bool {
+    F::STATUS == 1 && F::LEN_WORD < 2 && F::LEN_SHIFT >= 32 && F::LEN_SHIFT + F::LEN_BITS <= 64
 }
 
 /// A run of receive descriptors, in groups.
@@ -182,20 +213,15 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
             unsafe { info::one_by_one::<F>(words.at(at), &mut *run.infos.add(group), quirks) };
         }
         for i in 0..GROUP {
-            let (base, stride) = (shape.base as usize, shape.stride as usize);
             // SAFETY: the slot's buffer was the ring's alone, the device is done with it, the length written above fits it,
             // and the slot gets another buffer below.
-            unsafe { PacketBuf::write_rest(&mut places[i], base, stride, slots[i], shape.tag) };
+            unsafe { PacketBuf::write_rest(&mut places[i], shape.addr(slots[i]), slots[i], shape.tag) };
         }
         for i in 0..GROUP {
             let index = fresh[i];
             slots[i] = index;
-            let at = at + i * F::WORDS;
             // SAFETY: as above.
-            unsafe {
-                words.store(at, shape.iova_base.wrapping_add(u64::from(index) * u64::from(shape.stride)));
-                words.store(at + 1, 0);
-            }
+            unsafe { shape.arm(words, at + i * F::WORDS, index) };
         }
     }
     run.groups
@@ -213,7 +239,6 @@ pub(super) unsafe fn rx_few<F: RxFormat, const INFO: bool>(
     quirks: F::Quirks,
 ) -> usize {
     let whole = F::DONE | F::LAST;
-    let (base, stride) = (shape.base as usize, shape.stride as usize);
     for i in 0..count {
         let at = i * F::WORDS;
         // SAFETY: the descriptor exists (contract).
@@ -236,11 +261,10 @@ pub(super) unsafe fn rx_few<F: RxFormat, const INFO: bool>(
                 *run.infos.cast::<PackedInfo>().add(i) = F::packed(&all_words::<F>(status, load), quirks);
             }
             let (slot, fresh) = (run.slots.cast::<u32>().add(i), *run.fresh.cast::<u32>().sub(i + 1));
-            let packet = PacketBuf::from_parts(base + *slot as usize * stride, *slot, len as u16, shape.tag);
+            let packet = PacketBuf::from_parts(shape.addr(*slot), *slot, len as u16, shape.tag);
             run.places.cast::<PacketBuf>().add(i).write(packet);
             *slot = fresh;
-            run.words.store(at, shape.iova_base.wrapping_add(u64::from(fresh) * stride as u64));
-            run.words.store(at + 1, 0);
+            shape.arm(run.words, at, fresh);
         }
     }
     count

@@ -275,7 +275,7 @@ impl<F: RxFormat> RxQueue<F> {
     ) -> usize {
         let before = burst.len();
         loop {
-            let room = (burst.limit() - burst.len()).min(self.slots.len() - self.next as usize).min(CACHE_SIZE / 2);
+            let room = self.room(burst).min(CACHE_SIZE / 2);
             if room >= GROUP && !self.is_within_frame() {
                 let groups = cache.ensure(room) / GROUP;
                 let run = self.run(groups, cache, burst);
@@ -301,7 +301,7 @@ impl<F: RxFormat> RxQueue<F> {
     /// may go on, false when there is nothing more to do.
     #[inline(never)]
     fn rest<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
-        let room = (burst.limit() - burst.len()).min(self.slots.len() - self.next as usize).min(GROUP);
+        let room = self.room(burst).min(GROUP);
         if !self.is_within_frame() {
             let count = cache.ensure(room);
             let run = self.run(0, cache, burst);
@@ -326,6 +326,12 @@ impl<F: RxFormat> RxQueue<F> {
             }
         }
         false
+    }
+
+    /// Descriptors to the end of the ring, as far as the burst has room for their packets.
+    #[inline(always)]
+    fn room(&self, burst: &Burst) -> usize {
+        (burst.limit() - burst.len()).min(self.slots.len() - self.next as usize)
     }
 
     /// Is the next descriptor not a frame's first?
@@ -392,7 +398,7 @@ impl<F: RxFormat> RxQueue<F> {
         self.arm(self.next as usize, fresh);
         self.advance(1);
 
-        let addr = self.shape.base as usize + index as usize * self.shape.stride as usize;
+        let addr = self.shape.addr(index);
         // SAFETY: the buffer was the ring's alone and the device is done with it; a length beyond the buffer is cut to 0
         // here and the frame dropped below; the slot has another buffer.
         let piece = unsafe {
@@ -418,7 +424,9 @@ impl<F: RxFormat> RxQueue<F> {
     /// address's place, so did the rest of that word, and an echo is known by the address that is still there.
     #[cold]
     fn is_past(&self, status: u64, len_word: u64) -> bool {
-        if F::LEN_WORD != F::STATUS && self.slots.get(self.next as usize).is_some_and(|&i| self.iova(i) != len_word) {
+        if F::LEN_WORD != F::STATUS
+            && self.slots.get(self.next as usize).is_some_and(|&i| self.shape.iova(i) != len_word)
+        {
             return true;
         }
         let following = if self.next as usize + 1 == self.slots.len() { 0 } else { self.next as usize + 1 };
@@ -465,20 +473,11 @@ impl<F: RxFormat> RxQueue<F> {
         self.partial.take()
     }
 
-    /// Where the device sees a buffer.
-    #[inline(always)]
-    fn iova(&self, index: u32) -> u64 {
-        self.shape.iova_base.wrapping_add(u64::from(index) * u64::from(self.shape.stride))
-    }
-
     /// Writes the descriptor of a fresh buffer.
     #[inline(always)]
     fn arm(&mut self, position: usize, index: u32) {
-        // SAFETY: callers pass a position below the ring's size.
-        unsafe {
-            self.watch.parts.ring.store(position * F::WORDS, self.iova(index));
-            self.watch.parts.ring.store(position * F::WORDS + 1, 0);
-        }
+        // SAFETY: callers pass a position below the ring's size and a buffer that is in its slot now.
+        unsafe { self.shape.arm(self.watch.parts.ring.words(), position * F::WORDS, index) };
     }
 
     #[inline(always)]
