@@ -80,6 +80,10 @@ pub(crate) struct Fake<W: Wiring> {
     pub(crate) clear_to_send: bool,
     /// Message ids that the PF does not permit.
     pub(crate) refuses: Vec<u32>,
+    /// How long the PF takes to answer.
+    pub(crate) answer_time: Duration,
+    /// So many requests are zeros when the PF reads them: it noticed the reset late and cleared the buffer.
+    pub(crate) empties: u32,
     /// The answer to a reset has CTS.
     pub(crate) eager_clear_to_send: bool,
     /// Sent just before every answer.
@@ -118,6 +122,8 @@ impl<W: Wiring> Fake<W> {
             answers: true,
             clear_to_send: false,
             refuses: Vec::new(),
+            answer_time: Duration::from_micros(1900),
+            empties: 0,
             eager_clear_to_send: false,
             crossing: None,
             flood: None,
@@ -194,6 +200,10 @@ impl<W: Wiring> Fake<W> {
 
     /// The PF's driver takes the request out of the buffer.
     fn serve(&mut self) {
+        if self.empties > 0 {
+            self.empties -= 1;
+            self.set(W::BUFFER, 0);
+        }
         let len = W::request_len(self.get(W::BUFFER));
         let request: Vec<u32> = (0..len).map(|i| self.get(W::BUFFER + 4 * i as u32)).collect();
         let word0 = request[0];
@@ -212,6 +222,7 @@ impl<W: Wiring> Fake<W> {
             _ => W::answer(self, &request),
         };
         self.requests.push(request);
+        let answer_time = self.answer_time.as_micros() as u64;
         let mut after =
             |micros, bits, words| self.coming.push((self.time + Duration::from_micros(micros), bits, words));
         if self.acknowledges {
@@ -223,7 +234,7 @@ impl<W: Wiring> Fake<W> {
         }
         match self.flood {
             Some(word) => after(700, PFSTS, vec![word]),
-            None if self.answers => after(1900, PFSTS, answer),
+            None if self.answers => after(answer_time, PFSTS, answer),
             None => (),
         }
     }

@@ -21,8 +21,13 @@ use crate::mmio::{ALL_ONES, Bus, Reg};
 /// ixgbevf 3.4).
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 const ANSWER_POLL: Duration = Duration::from_micros(500);
-/// Pause between a reset request and its answer (fact sheets igbvf 3.4 step 4, ixgbevf 3.5 step 7).
-const RESET_SETTLE: Duration = Duration::from_millis(10);
+/// The first pause between two polls, each of which is twice the one before until they are [`ANSWER_POLL`]: a PF that is not
+/// busy answers in its interrupt, which takes some tens of microseconds (our choice; any poll is harmless).
+const ANSWER_FIRST_POLL: Duration = Duration::from_micros(20);
+
+/// How much longer an answer to a reset request is waited for once the PF has said something else, which it may have written over
+/// the answer: as long as other drivers wait for the answer in any case (fact sheets igbvf 3.4 step 4, ixgbevf 3.5 step 7).
+const OVERWRITTEN: Duration = Duration::from_millis(10);
 
 /// What differs between the families' mailboxes.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +83,28 @@ pub(crate) struct Greeting {
     pub(crate) mac: Option<MacAddr>,
     /// The fourth word of the answer.
     pub(crate) word3: u32,
+}
+
+impl Greeting {
+    /// The answer to a reset request, by its first words; `None` for another message.
+    fn parse([word0, low, high, word3]: [u32; 4]) -> Option<Greeting> {
+        // The answer has no CTS; other PFs may set it.
+        let mac = match word0 & !CTS {
+            word if word == RESET | ACK => {
+                let ([a, b, c, d], [e, f, ..]) = (low.to_le_bytes(), high.to_le_bytes());
+                Some(MacAddr([a, b, c, d, e, f])).filter(|mac| mac.is_valid_station())
+            }
+            word if word == RESET | NACK => None,
+            _ => return None,
+        };
+        Some(Greeting { mac, word3 })
+    }
+}
+
+/// True for a refusal of a message of zeros: the PF found the buffer empty. Intel's ixgbe driver clears that of an X550 or later
+/// when it notices a reset of the VF, with the request that has been put in since (fact sheet ixgbevf 6).
+fn refuses_nothing(word0: u32) -> bool {
+    word0 & !CTS == NACK
 }
 
 /// True when the PF did what was asked (ACK), by word 0 of its answer; otherwise it does not permit it (NACK).
@@ -174,12 +201,13 @@ impl Mailbox {
         ))
     }
 
-    /// Polls until `event` is there, and consumes it.
-    fn wait<B: Bus>(&mut self, bus: &mut B, event: V2pMailbox, deadline: Duration, what: &str) -> Result<()> {
+    /// Polls until `event` is there, and consumes it. `false` when it has not come by the deadline.
+    fn wait<B: Bus>(&mut self, bus: &mut B, event: V2pMailbox, deadline: Duration, what: &str) -> Result<bool> {
+        let mut pause = ANSWER_FIRST_POLL;
         loop {
             let bits = self.poll(bus)?;
             if self.take(event) {
-                return Ok(());
+                return Ok(true);
             }
             // A PF in reset has forgotten the request. RSTD counts only for a VF that the PF knew: a handshake may
             // begin right at the end of a reset.
@@ -189,9 +217,10 @@ impl Mailbox {
                 return Err(self.unusable(bus, what));
             }
             if bus.now() >= deadline {
-                return Err(self.silent(bus, what));
+                return Ok(false);
             }
-            bus.pause(ANSWER_POLL);
+            bus.pause(pause);
+            pause = (pause * 2).min(ANSWER_POLL);
         }
     }
 
@@ -227,21 +256,32 @@ impl Mailbox {
             return Ok(());
         }
         let deadline = bus.now() + ANSWER_DEADLINE;
-        self.wait(bus, V2pMailbox::PFACK, deadline, what)
+        if self.wait(bus, V2pMailbox::PFACK, deadline, what)? { Ok(()) } else { Err(self.silent(bus, what)) }
     }
 
-    /// Waits for a message of the PF, reads its first words and acknowledges it.
-    fn fetch<B: Bus, const N: usize>(&mut self, bus: &mut B, deadline: Duration, what: &str) -> Result<[u32; N]> {
-        self.wait(bus, V2pMailbox::PFSTS, deadline, what)?;
+    /// Waits for a message of the PF, reads its first words and acknowledges it. `None` when none has come by the deadline.
+    fn fetch<B: Bus, const N: usize>(
+        &mut self,
+        bus: &mut B,
+        deadline: Duration,
+        what: &str,
+    ) -> Result<Option<[u32; N]>> {
+        if !self.wait(bus, V2pMailbox::PFSTS, deadline, what)? {
+            return Ok(None);
+        }
         self.own(bus, what)?;
         let words = std::array::from_fn(|i| bus.read32(self.protocol.word(i)));
         bus.write32(self.protocol.control, V2pMailbox::ACK.bits());
         // A device that vanished between the words would leave half a message.
         self.poll(bus)?;
-        Ok(words)
+        Ok(Some(words))
     }
 
     /// Shakes hands after the function's reset: sends the reset request and returns what the PF answered.
+    ///
+    /// Other drivers pause for 10 ms before they look for the answer (fact sheets igbvf 3.4 step 4, ixgbevf 3.5 step 7). We
+    /// look at once: a PF has done all that was asked when it writes the answer, what it said before the request is thrown
+    /// away while the buffer is ours, and what else it says is told from an answer.
     ///
     /// # Errors
     /// [`Error::Timeout`] when the PF does not answer or resets meanwhile; [`Error::Gone`].
@@ -255,27 +295,27 @@ impl Mailbox {
             self.post(bus, &[RESET], WHAT)?;
             // The PF has just read the request, so a reset of its own that ended before is over and done with.
             self.take(V2pMailbox::RSTD);
-            bus.pause(RESET_SETTLE);
             let deadline = *deadline.get_or_insert(bus.now() + ANSWER_DEADLINE);
-            let [word0, low, high, word3] = self.fetch(bus, deadline, WHAT)?;
-            if !self.protocol.awaits_acknowledgement {
-                // Only now it is known that the PF has read it.
-                self.take(V2pMailbox::RSTD);
-            }
-            // The answer has no CTS; other PFs may set it.
-            let mac = match word0 & !CTS {
-                word if word == RESET | ACK => {
-                    let ([a, b, c, d], [e, f, ..]) = (low.to_le_bytes(), high.to_le_bytes());
-                    Some(MacAddr([a, b, c, d, e, f])).filter(|mac| mac.is_valid_station())
+            let mut patience = deadline;
+            while let Some(answer) = self.fetch(bus, patience, WHAT)? {
+                if !self.protocol.awaits_acknowledgement {
+                    // Only now it is known that the PF has read it.
+                    self.take(V2pMailbox::RSTD);
                 }
-                word if word == RESET | NACK => None,
+                if let Some(greeting) = Greeting::parse(answer) {
+                    self.channel = Channel::Open;
+                    return Ok(greeting);
+                }
+                patience = patience.min(bus.now() + OVERWRITTEN);
                 // A PF that only ever pings must not hold us.
-                _ if bus.now() >= deadline => return Err(self.silent(bus, WHAT)),
-                // A ping: it crossed the request, or it was written over the answer, as when the link changes now.
-                _ => continue,
-            };
-            self.channel = Channel::Open;
-            return Ok(Greeting { mac, word3 });
+                if bus.now() >= patience || refuses_nothing(answer[0]) {
+                    break;
+                }
+            }
+            if bus.now() >= deadline {
+                return Err(self.silent(bus, WHAT));
+            }
+            bus.pause(ANSWER_POLL);
         }
     }
 
@@ -300,8 +340,7 @@ impl Mailbox {
         let words = request.words();
         self.post(bus, words, what)?;
         let deadline = bus.now() + ANSWER_DEADLINE;
-        loop {
-            let answer: [u32; N] = self.fetch(bus, deadline, what)?;
+        while let Some(answer) = self.fetch::<B, N>(bus, deadline, what)? {
             let word0 = answer.first().copied().unwrap_or_default();
             if disowns(word0) {
                 self.channel = Channel::Lost;
@@ -312,9 +351,10 @@ impl Mailbox {
             }
             // A ping that crossed the request; a PF that only ever pings must not hold us.
             if bus.now() >= deadline {
-                return Err(self.silent(bus, what));
+                break;
             }
         }
+        Err(self.silent(bus, what))
     }
 
     /// Looks after what the PF says unasked. `false` when only a new handshake helps. Never waits.

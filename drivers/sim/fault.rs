@@ -54,6 +54,9 @@ pub enum Fault {
     QueueReply([u32; 4]),
     /// The PF's replies come this much later.
     LateReplies(Duration),
+    /// The PF notices a reset of the VF this much later, and does nothing else before. That of an X550 or an E610 clears the
+    /// mailbox buffer then.
+    LateNotice(Duration),
     /// The PF's replies are cut to so many bytes.
     ShortReplies(u16),
     /// The PF's replies have so many bytes too many.
@@ -147,6 +150,11 @@ impl Faults {
     /// How much later the PF replies.
     pub(super) fn reply_delay(&self) -> Duration {
         self.list.iter().find_map(|f| if let Fault::LateReplies(d) = f { Some(*d) } else { None }).unwrap_or_default()
+    }
+
+    /// How much later the PF notices a reset of the VF.
+    pub(super) fn notice_delay(&self) -> Duration {
+        self.list.iter().find_map(|f| if let Fault::LateNotice(d) = f { Some(*d) } else { None }).unwrap_or_default()
     }
 
     /// Bytes that replies have too many.

@@ -150,12 +150,26 @@ fn reset_silences_first_and_then_shakes_hands() {
     ];
     assert!(order.is_sorted(), "{actions:x?}");
     assert_eq!(vf.fake().requests, [[1]]);
-    assert!(vf.fake().time >= 10 * MS, "the PF is given time to answer");
+    assert!(vf.fake().time < 4 * MS, "an answer of 1.9 ms is looked for from the start: {:?}", vf.fake().time);
     // The reset left the function quiet: no queue, no vector.
     for offset in [0x2828, 0x2928, 0x3828, 0x3928, 0x152C, 0x1530] {
         assert_eq!(vf.fake().get(offset), 0, "{offset:#x}");
     }
     assert_eq!(vf.check(), UP);
+}
+
+#[test]
+fn an_answer_to_a_reset_is_waited_for_as_long_as_it_takes_and_no_longer() {
+    for answer_time in [Duration::from_micros(30), 3 * MS, 70 * MS, 990 * MS] {
+        let mut vf = Igbvf::open(Fake { answer_time, ..Fake::new(0x10CA) }).unwrap();
+        let (result, time) = elapsed(&mut vf, |vf| vf.reset(true));
+        result.unwrap();
+        assert!(time >= answer_time && time < answer_time + 2 * MS, "{answer_time:?}: {time:?}");
+        assert_eq!(vf.fake().requests, [[1]], "{answer_time:?}: asked once");
+    }
+    let mut vf = Igbvf::open(Fake { answer_time: SECOND + 10 * MS, ..Fake::new(0x10CA) }).unwrap();
+    let (result, time) = elapsed(&mut vf, |vf| vf.reset(true));
+    assert!(is_timeout(result) && time < SECOND + 10 * MS, "{time:?}");
 }
 
 #[test]

@@ -237,8 +237,8 @@ pub(in super::super) trait PfSide: Send {
         false
     }
 
-    /// A reset of the VF clears the mailbox buffer.
-    fn reset_clears_memory(&self) -> bool {
+    /// It clears the mailbox buffer when it notices a reset of the VF.
+    fn clears_memory(&self) -> bool {
         false
     }
 

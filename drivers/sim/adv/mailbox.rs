@@ -1,7 +1,8 @@
 //! The mailbox: its registers, its memory, and when the PF looks at it (fact sheets igbvf 2.6, 3.1; ixgbevf 3, 3.4).
 //!
 //! What the PF answers is decided by the family's [`PfSide`]; this file is the transport between the two. The PF acts a little while
-//! after it is rung, in the order in which it was rung, and waits while the VF owns the buffer.
+//! after it is rung, in the order in which it was rung, and waits while the VF owns the buffer. A reset of the VF rings, too:
+//! what the PF was about to write then is still written, and what it does about the reset it does when it notices.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -30,6 +31,8 @@ const PF_RETRY: Duration = Duration::from_micros(10);
 
 /// Something the PF is about to do.
 enum Event {
+    /// The VF was reset.
+    Reset,
     /// The VF rang REQ: read the message, acknowledge it, act on it.
     Request,
     /// The VF rang ACK.
@@ -115,13 +118,12 @@ impl Mailbox {
         Ok(())
     }
 
-    /// A reset of the VF, by itself or as a function: flags dropped, what the PF was about to say is off.
-    pub(super) fn vf_reset(&mut self, clear_memory: bool) {
+    /// A reset of the VF, by itself or as a function: flags and unread requests are dropped. The PF is in the middle of what it
+    /// says.
+    pub(super) fn vf_reset(&mut self, now: Duration, faults: &Faults) {
         self.bits &= !(PFSTS | PFACK | VFU);
-        self.agenda.clear();
-        if clear_memory {
-            self.memory = [0; 16];
-        }
+        self.agenda.retain(|(_, event)| matches!(event, Event::Message(_)));
+        self.agenda.push_back((now + PF_LATENCY + faults.notice_delay(), Event::Reset));
     }
 
     /// The PF goes down. A VF that owns the buffer keeps it.
@@ -150,7 +152,7 @@ impl Mailbox {
             // The PF reads and writes the buffer under PFU, which it cannot have while the VF holds VFU.
             let needs_buffer = match event {
                 Event::Request => !pf.reads_owned_buffer(),
-                Event::Acknowledge => false,
+                Event::Acknowledge | Event::Reset => false,
                 Event::Message(_) => true,
             };
             if self.bits & VFU != 0 && needs_buffer {
@@ -163,6 +165,11 @@ impl Mailbox {
                 continue; // a PF in reset reads no mail
             }
             match event {
+                Event::Reset => {
+                    if pf.clears_memory() {
+                        self.memory = [0; 16];
+                    }
+                }
                 Event::Request => {
                     if !faults.has(Fault::LoseAck) {
                         self.bits |= PFACK;
@@ -172,7 +179,7 @@ impl Mailbox {
                         && !faults.has(Fault::LoseReply)
                         && !faults.has(Fault::StsWithoutMessage)
                     {
-                        let more = Duration::from_micros(rng.below(PF_LATENCY_MORE_US));
+                        let more = Duration::from_micros(rng.below(PF_LATENCY_MORE_US)) + faults.reply_delay();
                         self.agenda.push_front((now + PF_LATENCY + more, Event::Message(reply)));
                     }
                 }

@@ -303,7 +303,8 @@ impl PfSide for Pf {
         self.esx
     }
 
-    fn reset_clears_memory(&self) -> bool {
+    /// As Intel's driver does, whatever the VF has put there since (ixgbevf 6).
+    fn clears_memory(&self) -> bool {
         self.options.part.generation_b()
     }
 

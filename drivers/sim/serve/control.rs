@@ -27,12 +27,13 @@ const PF_RESET: &str = "100ms";
 type Make<T> = fn(T) -> Fault;
 
 /// Faults with a time, with a number, and with nothing.
-const TIMED: [(&str, Make<Duration>); 5] = [
+const TIMED: [(&str, Make<Duration>); 6] = [
     ("delay-completions", Fault::DelayCompletions),
     ("partial-writeback", Fault::PartialWriteback),
     ("pf-reset-for", Fault::PfResetFor),
     ("link-flaps", Fault::LinkFlaps),
     ("late-replies", Fault::LateReplies),
+    ("late-notice", Fault::LateNotice),
 ];
 const NUMBERED: [(&str, Make<u16>); 9] = [
     ("lying-length", Fault::LyingLength),

@@ -86,6 +86,7 @@ fn a_pf_reset_while_the_driver_programs_is_no_mistake_of_the_driver() {
     rig.pause(Duration::from_millis(1));
     assert!(rig.sent().is_empty() && !rig.world.inject(rig.port, &frame(60)));
     rig.world.pf_reset_done(rig.port);
+    rig.pause(Duration::from_millis(1)); // for the ping, which a reset of the VF does not stop
     rig.bring_up();
     rig.send_plain(&frame(60));
     assert!(rig.sent().len() == 1 && rig.world.inject(rig.port, &frame(60)));

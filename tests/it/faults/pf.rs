@@ -52,6 +52,68 @@ fn opening_waits_for_a_pf_that_is_being_reset() {
 }
 
 #[test]
+fn a_pf_that_takes_its_time_is_waited_for() {
+    use Fault::{LateNotice, LateReplies};
+    let world = world("late");
+    let ms = Duration::from_millis;
+    for part in PARTS {
+        let seconds = if part.is_iavf() { &[] } else { &[LateNotice(ms(20)), LateNotice(ms(900))][..] };
+        for &fault in [LateReplies(ms(8)), LateReplies(ms(300))].iter().chain(seconds) {
+            let id = options(part, 1).add_to(&world);
+            world.set_fault(id, fault);
+            let port =
+                Port::open(&world.spec(id), PortConfig::new()).unwrap_or_else(|e| panic!("{part:?} {fault:?}: {e}"));
+            assert_eq!(port.mac(), mac(1), "{part:?} {fault:?}");
+            let pool = pool_for(&port, 2048);
+            let mut s = Station::start(&world, id, port, &pool);
+            assert_passes(&mut s);
+            assert_eq!((s.control.state(), s.stats().recoveries), (PortState::Running, 0), "{part:?} {fault:?}");
+            s.finish();
+        }
+    }
+    assert_no_violations(&world);
+}
+
+#[test]
+fn a_request_that_a_pf_destroys_when_it_notices_a_reset_is_made_again() {
+    // Of the part whose PF clears the mailbox, at every time from before the request to long after it.
+    for micros in (0..8000).step_by(100).chain([30_000, 200_000, 700_000]) {
+        let world = world("late_notice");
+        let id = options(Part::X550, 1).add_to(&world);
+        let notice = Duration::from_micros(micros);
+        world.set_fault(id, Fault::LateNotice(notice));
+        let before = world.now();
+        let port = Port::open(&world.spec(id), PortConfig::new()).expect("open");
+        let took = world.now() - before;
+        assert_eq!(port.mac(), mac(1));
+        assert!(took < notice + Duration::from_millis(20), "{micros} us: {took:?}");
+        drop(port);
+        assert_no_violations(&world);
+    }
+}
+
+#[test]
+fn an_answer_that_was_given_up_is_not_taken_for_that_to_a_reset() {
+    for part in PARTS.into_iter().filter(|part| !part.is_iavf()) {
+        // From just before the deadline of the request to long after the reset that follows it.
+        for late in (998_000..1_012_000).step_by(250).map(Duration::from_micros) {
+            let world = world("given_up");
+            let mut s = Station::new(&world, options(part, 1), PortConfig::new());
+            world.set_fault(s.id, Fault::LateReplies(late));
+            let set = s.control.add_vlan(5);
+            world.clear_faults(s.id);
+            if set.is_err() {
+                recover(&mut s);
+            }
+            assert_passes(&mut s);
+            let own = s.mac();
+            assert_eq!(s.passes(own, Some(5)), set.is_ok(), "{part:?} {late:?}");
+            s.finish();
+        }
+    }
+}
+
+#[test]
 fn without_a_pf_nothing_opens_and_the_error_says_where_to_look() {
     let world = world("mute_open");
     for part in pfs() {

@@ -59,6 +59,7 @@ fn the_pf_clears_the_head_write_back_of_the_last_user() {
     assert_eq!(vf.read(0x2038) & 1, 1);
     vf.write(0, 1 << 26);
     assert_eq!(vf.read(0x2038) & 1, 1, "a reset of the VF does not");
+    vf.pause(Duration::from_millis(1));
     assert!(vf.ask::<1>(&[1]).is_some());
     assert_eq!((vf.read(0x2038), vf.read(0x203c)), (0, 0));
     vf.end_clean();
@@ -72,6 +73,8 @@ fn generation_b_clears_the_mailbox_and_stops_a_malicious_driver() {
         vf.api(3);
         assert_eq!(vf.read(0x204), 4);
         vf.write(0, 1 << 26);
+        assert_eq!(vf.read(0x204), 4, "the PF has not noticed yet");
+        vf.pause(Duration::from_millis(1));
         assert_eq!(vf.read(0x204), if b { 0 } else { 4 });
         vf.bring_up();
         vf.send(&[Context { mac_len: 0, ..PLAIN }.words(0)]);
@@ -89,4 +92,41 @@ fn generation_b_clears_the_mailbox_and_stops_a_malicious_driver() {
         assert_eq!(vf.sent().len(), 1);
         vf.end_with("MACLEN 0");
     }
+}
+
+#[test]
+fn a_pf_that_notices_late_destroys_what_was_sent_meanwhile() {
+    for part in [IxgbePart::X540, IxgbePart::X550] {
+        let mut vf = Vf::running(options(part));
+        vf.world.set_fault(vf.port, Fault::LateNotice(Duration::from_millis(5)));
+        vf.write(0, 1 << 26);
+        let noticed = vf.world.now() + Duration::from_millis(5);
+        assert_ne!(vf.post(&[1]) & 0x10, 0);
+        assert!(vf.world.now() >= noticed, "and does nothing before");
+        let b = part == IxgbePart::X550;
+        assert_eq!(vf.take(), [if b { 0x4000_0000 } else { 0x8000_0001 }], "a message of zeros is refused");
+        // What it says to the ACK of a VF that is not clear to send.
+        assert_eq!(vf.wait_mail(0x10) & 0x10, if b { 0x10 } else { 0 });
+        assert_eq!(vf.ask(&[1]).map(|[word0]| word0), Some(0x8000_0001));
+        vf.end_clean();
+    }
+}
+
+#[test]
+fn what_the_pf_was_about_to_say_is_still_said_after_a_reset() {
+    let mut vf = Vf::open(options(IxgbePart::X540));
+    vf.reset();
+    vf.world.set_fault(vf.port, Fault::LateReplies(Duration::from_millis(5)));
+    for (offset, value) in [(0x2fc, 4), (0x200, 0x10), (0x2fc, 1)] {
+        vf.write(offset, value);
+    }
+    vf.pause(Duration::from_millis(1));
+    vf.write(0, 1 << 26);
+    assert_eq!(vf.read(0x2fc) & 0x30, 0, "that it has read the request is no longer known");
+    assert_ne!(vf.wait_mail(0x10) & 0x10, 0);
+    assert_eq!(vf.take(), [0x6000_0010], "API 1.0");
+    vf.world.clear_faults(vf.port);
+    assert_ne!(vf.wait_mail(0x10) & 0x10, 0, "what it says to the ACK of a VF that is not clear to send");
+    assert_eq!(vf.ask(&[1]).map(|[word0]| word0), Some(0x8000_0001));
+    vf.end_clean();
 }
