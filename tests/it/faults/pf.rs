@@ -418,10 +418,10 @@ fn a_ping_over_the_answer_to_a_handshake_is_asked_around() {
     for part in PARTS {
         // The link changes once, and the PF says so, at every time of the handshake.
         let second = Duration::from_secs(1);
-        // An ixgbe VF takes its time before it, and then negotiates: a request whose answer a ping takes the place of is made
-        // again after its deadline, with all the rest.
-        let (from, step, most) = if part.is_igb() { (0, 100, 40) } else { (50_000, 200, 1200) };
-        for micros in (from..from + step * 140).step_by(step as usize) {
+        // An ixgbe VF then negotiates: a request whose answer a ping takes the place of is made again after its deadline, with
+        // all the rest.
+        let (step, most) = if part.is_igb() { (100, 40) } else { (150, 1200) };
+        for micros in (0..step * 140).step_by(step as usize) {
             let world = World::stepped(seed);
             let id = options(part, 1).add_to(&world);
             world.set_fault(id, Fault::LinkFlaps(second));
