@@ -153,8 +153,8 @@ impl Faults {
     }
 
     /// How much later the PF notices a reset of the VF.
-    pub(super) fn notice_delay(&self) -> Duration {
-        self.list.iter().find_map(|f| if let Fault::LateNotice(d) = f { Some(*d) } else { None }).unwrap_or_default()
+    pub(super) fn notice_delay(&self) -> Option<Duration> {
+        self.list.iter().find_map(|f| if let Fault::LateNotice(d) = f { Some(*d) } else { None })
     }
 
     /// Bytes that replies have too many.

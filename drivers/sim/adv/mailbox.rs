@@ -1,8 +1,8 @@
 //! The mailbox: its registers, its memory, and when the PF looks at it (fact sheets igbvf 2.6, 3.1; ixgbevf 3, 3.4).
 //!
 //! What the PF answers is decided by the family's [`PfSide`]; this file is the transport between the two. The PF acts a little while
-//! after it is rung, in the order in which it was rung, and waits while the VF owns the buffer. A reset of the VF rings, too:
-//! what the PF was about to write then is still written, and what it does about the reset it does when it notices.
+//! after it is rung, in the order in which it was rung, and waits while the VF owns the buffer. A reset of the VF it notices at
+//! once, unless a fault says otherwise; what it was about to write then is still written.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -31,7 +31,7 @@ const PF_RETRY: Duration = Duration::from_micros(10);
 
 /// Something the PF is about to do.
 enum Event {
-    /// The VF was reset.
+    /// Notice that the VF was reset.
     Reset,
     /// The VF rang REQ: read the message, acknowledge it, act on it.
     Request,
@@ -120,10 +120,20 @@ impl Mailbox {
 
     /// A reset of the VF, by itself or as a function: flags and unread requests are dropped. The PF is in the middle of what it
     /// says.
-    pub(super) fn vf_reset(&mut self, now: Duration, faults: &Faults) {
+    pub(super) fn vf_reset(&mut self, pf: &impl PfSide, now: Duration, faults: &Faults) {
         self.bits &= !(PFSTS | PFACK | VFU);
         self.agenda.retain(|(_, event)| matches!(event, Event::Message(_)));
-        self.agenda.push_back((now + PF_LATENCY + faults.notice_delay(), Event::Reset));
+        match faults.notice_delay() {
+            Some(delay) => self.agenda.push_back((now + delay, Event::Reset)),
+            None => self.noticed(pf),
+        }
+    }
+
+    /// What the PF does when it notices a reset of the VF.
+    fn noticed(&mut self, pf: &impl PfSide) {
+        if pf.clears_memory() {
+            self.memory = [0; 16];
+        }
     }
 
     /// The PF goes down. A VF that owns the buffer keeps it.
@@ -165,11 +175,7 @@ impl Mailbox {
                 continue; // a PF in reset reads no mail
             }
             match event {
-                Event::Reset => {
-                    if pf.clears_memory() {
-                        self.memory = [0; 16];
-                    }
-                }
+                Event::Reset => self.noticed(pf),
                 Event::Request => {
                     if !faults.has(Fault::LoseAck) {
                         self.bits |= PFACK;

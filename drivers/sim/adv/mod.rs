@@ -158,7 +158,7 @@ impl<F: Family> AdvVf<F> {
             self.zero_tails();
         }
         self.handshake = false;
-        self.mailbox.vf_reset(env.now, &self.faults);
+        self.mailbox.vf_reset(&self.pf, env.now, &self.faults);
         self.pf.forget(env.now);
     }
 
@@ -516,7 +516,7 @@ impl<F: Family> Model for AdvVf<F> {
         match fault {
             Fault::ConfigLost => {
                 self.registers_lost(env, true);
-                self.mailbox.vf_reset(env.now, &self.faults);
+                self.mailbox.vf_reset(&self.pf, env.now, &self.faults);
                 self.pf.forget(env.now);
                 self.bus_master = false;
                 self.unmapped = true;
