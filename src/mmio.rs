@@ -93,6 +93,36 @@ pub(crate) trait Bus: Send {
     fn pause(&mut self, time: Duration);
 }
 
+/// What a [`Bus`] with nothing behind it answers, inside its `impl`: tests and fuzzing make a device of what they care for.
+#[cfg(any(fuzzing, test))]
+macro_rules! nothing_behind {
+    () => {
+        fn numa_node(&self) -> Option<u32> {
+            None
+        }
+        fn is_model(&self) -> bool {
+            true
+        }
+        fn vectors(&self) -> u32 {
+            0
+        }
+        fn connect_vectors(&mut self, _: &[std::os::fd::BorrowedFd<'_>]) -> $crate::error::Result<()> {
+            Ok(())
+        }
+        fn bus_master(&mut self) -> $crate::error::Result<bool> {
+            Ok(true)
+        }
+        fn set_bus_master(&mut self, _: bool) -> $crate::error::Result<()> {
+            Ok(())
+        }
+        fn removal_requested(&mut self) -> bool {
+            false
+        }
+    };
+}
+#[cfg(any(fuzzing, test))]
+pub(crate) use nothing_behind;
+
 /// A register that a queue's own thread writes: a tail, or an interrupt mask.
 ///
 /// On hardware it is the mapped register; in a model it is a cell of its own, sampled by the model. The owner keeps

@@ -6,7 +6,6 @@
 //! line.
 #![forbid(unsafe_code)]
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,20 +40,14 @@ impl AnyPf<'_> {
 }
 
 impl Bus for AnyPf<'_> {
+    crate::mmio::nothing_behind!();
+
     fn name(&self) -> &str {
         "0000:01:10.0"
     }
 
     fn id(&self) -> PciId {
         PciId { vendor: 0x8086, device: 0 }
-    }
-
-    fn numa_node(&self) -> Option<u32> {
-        None
-    }
-
-    fn is_model(&self) -> bool {
-        true
     }
 
     fn bar_len(&self) -> u32 {
@@ -93,28 +86,8 @@ impl Bus for AnyPf<'_> {
         Err(Error::gone(self.name()))
     }
 
-    fn vectors(&self) -> u32 {
-        0
-    }
-
-    fn connect_vectors(&mut self, _: &[BorrowedFd<'_>]) -> Result<()> {
-        Ok(())
-    }
-
     fn reset_function(&mut self) -> Result<bool> {
         Ok(false)
-    }
-
-    fn bus_master(&mut self) -> Result<bool> {
-        Ok(true)
-    }
-
-    fn set_bus_master(&mut self, _: bool) -> Result<()> {
-        Ok(())
-    }
-
-    fn removal_requested(&mut self) -> bool {
-        false
     }
 
     fn now(&self) -> Duration {

@@ -1,7 +1,6 @@
 //! The order of things over a device that a test scripts: what races with queues that answer late, and what must not
 //! happen when the device cannot be reset. Everything that a real device does is tested on the models.
 
-use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -156,17 +155,13 @@ impl Device for Scripted {
 }
 
 impl Bus for Scripted {
+    crate::mmio::nothing_behind!();
+
     fn name(&self) -> &str {
         "script"
     }
     fn id(&self) -> PciId {
         PciId { vendor: 0, device: 0 }
-    }
-    fn numa_node(&self) -> Option<u32> {
-        None
-    }
-    fn is_model(&self) -> bool {
-        true
     }
     fn bar_len(&self) -> u32 {
         0
@@ -186,23 +181,8 @@ impl Bus for Scripted {
         self.script().mapped -= 1;
         Ok(())
     }
-    fn vectors(&self) -> u32 {
-        0
-    }
-    fn connect_vectors(&mut self, _: &[BorrowedFd<'_>]) -> Result<()> {
-        Ok(())
-    }
     fn reset_function(&mut self) -> Result<bool> {
         Ok(true)
-    }
-    fn bus_master(&mut self) -> Result<bool> {
-        Ok(true)
-    }
-    fn set_bus_master(&mut self, _: bool) -> Result<()> {
-        Ok(())
-    }
-    fn removal_requested(&mut self) -> bool {
-        false
     }
     fn now(&self) -> Duration {
         self.script().time
