@@ -7,6 +7,7 @@
 use super::control::{Control, Output, encode};
 use super::cpio::Archive;
 use super::error::{Error, Result};
+use super::monitor::Monitor;
 use super::qemu::{Machine, Nic, Qemu, Topology};
 use std::fs::{self, File};
 use std::io::Write;
@@ -58,8 +59,9 @@ pub struct GuestConfig {
     /// Kernel modules that are loaded besides those of every guest; see tests/vm/prepare. A VF driver among them takes
     /// every VF that is not claimed by a driver override.
     pub modules: Vec<&'static str>,
-    /// Sockets of vfio-user devices, each at the next address behind the PFs. A guest with any is run by the newer QEMU
-    /// and has the judges' programs.
+    /// Whether the guest is run by the newer QEMU and has the judges' programs, such as testpmd.
+    pub judges: bool,
+    /// Sockets of vfio-user devices, each at the next address behind the PFs. Only the newer QEMU knows them.
     pub devices: Vec<PathBuf>,
     /// What the kernel's command line has besides what the harness needs.
     pub kernel_arguments: String,
@@ -76,6 +78,7 @@ impl Default for GuestConfig {
             topology: Topology::Isolated,
             files: Vec::new(),
             modules: Vec::new(),
+            judges: false,
             devices: Vec::new(),
             kernel_arguments: String::new(),
             lifetime: Duration::from_secs(900),
@@ -88,6 +91,7 @@ pub struct Guest {
     // Dropped in this order: QEMU ends before its folder goes and before the next guest may start.
     qemu: Qemu,
     control: Mutex<Control>,
+    pub(super) monitor: Mutex<Monitor>,
     pub(super) next_process: AtomicU64,
     boot_time: Duration,
     folder: Folder,
@@ -97,21 +101,23 @@ pub struct Guest {
 impl Guest {
     /// Prepares what is missing (first time: downloads), waits for its turn, boots, and returns when commands work.
     pub fn boot(config: GuestConfig) -> Result<Guest> {
-        let judges = !config.devices.is_empty();
-        let cache = prepare(judges)?;
+        let cache = prepare(config.judges)?;
         let turn = wait_for_turn(&cache)?;
         let folder = Folder::create()?;
         let initrd = folder.path.join("initrd.cpio");
-        write_initrd(&cache.join(if judges { "judges.cpio" } else { "base.cpio" }), &config.files, &initrd)?;
+        write_initrd(&cache.join(if config.judges { "judges.cpio" } else { "base.cpio" }), &config.files, &initrd)?;
         let started = Instant::now();
         let (ours, theirs) = UnixStream::pair().map_err(Error::during("creating the control channel"))?;
+        let (monitor, monitored) =
+            UnixStream::pair().map_err(Error::during("creating the channel to QEMU's monitor"))?;
         let modules = config.modules.join(",");
         let qemu = Qemu::start(Machine {
-            program: &if judges { cache.join("qemu") } else { PathBuf::from("qemu-system-x86_64") },
+            program: &if config.judges { cache.join("qemu") } else { PathBuf::from("qemu-system-x86_64") },
             kernel: &cache.join("vmlinuz"),
             initrd: &initrd,
             console: &folder.console(),
             messages: &folder.messages(),
+            trace: &folder.trace(),
             // Without IPv6 an interface that is up sends nothing by itself, and counters can be exact.
             kernel_arguments: &format!(
                 "console=ttyS0 quiet intel_iommu=on panic=-1 ipv6.disable=1 vfring.modules={modules} {}",
@@ -123,6 +129,7 @@ impl Guest {
             nics: config.nics,
             devices: &config.devices,
             control: theirs.into(),
+            monitor: monitored.into(),
             lifetime: config.lifetime,
         })?;
         let mut control = Control::new(ours);
@@ -132,6 +139,7 @@ impl Guest {
         Ok(Guest {
             qemu,
             control: Mutex::new(control),
+            monitor: Mutex::new(Monitor::new(monitor, folder.trace())),
             next_process: AtomicU64::new(1),
             boot_time: started.elapsed(),
             folder,
@@ -281,6 +289,10 @@ impl Folder {
 
     fn messages(&self) -> PathBuf {
         self.path.join("qemu")
+    }
+
+    fn trace(&self) -> PathBuf {
+        self.path.join("trace")
     }
 
     fn evidence(&self, qemu: &Qemu) -> String {

@@ -149,6 +149,7 @@ impl Models {
         let servers = [Server::start(&program, &config, &a)?, Server::start(&program, &config, &b)?];
         let module = (config.driver != "vfio-pci").then_some(config.driver);
         let guest = Guest::boot(GuestConfig {
+            judges: true,
             devices: servers.iter().map(|server| server.socket.clone()).collect(),
             memory_mib: 1024,
             processors: config.processors,

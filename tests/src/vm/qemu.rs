@@ -51,6 +51,7 @@ pub(super) struct Machine<'a> {
     pub(super) initrd: &'a Path,
     pub(super) console: &'a Path,
     pub(super) messages: &'a Path,
+    pub(super) trace: &'a Path,
     pub(super) kernel_arguments: &'a str,
     pub(super) memory_mib: u32,
     pub(super) processors: u32,
@@ -59,6 +60,7 @@ pub(super) struct Machine<'a> {
     /// Sockets of vfio-user devices.
     pub(super) devices: &'a [PathBuf],
     pub(super) control: OwnedFd,
+    pub(super) monitor: OwnedFd,
     pub(super) lifetime: Duration,
 }
 
@@ -87,7 +89,11 @@ impl Qemu {
             .args(["-device", "intel-iommu,intremap=on,caching-mode=on"])
             .args(["-serial", &format!("file:{}", machine.console.display())])
             .args(["-chardev", &format!("socket,id=control,fd={}", machine.control.as_raw_fd())])
-            .args(["-device", "virtio-serial-pci,bus=pcie.0,addr=1e.0", "-device", "virtserialport,chardev=control"]);
+            .args(["-device", "virtio-serial-pci,bus=pcie.0,addr=1e.0", "-device", "virtserialport,chardev=control"])
+            .args(["-chardev", &format!("socket,id=monitor,fd={}", machine.monitor.as_raw_fd())])
+            .args(["-mon", "chardev=monitor,mode=control"])
+            .arg("-D")
+            .arg(machine.trace);
         for (n, nic) in machine.nics.iter().enumerate() {
             let port = match machine.topology {
                 Topology::Isolated => String::new(),
@@ -120,7 +126,7 @@ impl Qemu {
             .nics
             .iter()
             .filter_map(|nic| nic.tap.as_ref())
-            .chain([&machine.control])
+            .chain([&machine.control, &machine.monitor])
             .map(AsRawFd::as_raw_fd)
             .collect();
         die_with_this_process(&mut command, inherited);

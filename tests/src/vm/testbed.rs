@@ -32,6 +32,8 @@ pub struct TestbedConfig {
     pub binding: Binding,
     /// Whether each VF has an IOMMU group of its own.
     pub topology: Topology,
+    /// Whether the guest has the judges' programs; see [`GuestConfig::judges`].
+    pub judges: bool,
     /// Programs for the guest.
     pub files: Vec<GuestFile>,
 }
@@ -44,6 +46,7 @@ impl Default for TestbedConfig {
             processors: 1,
             binding: Binding::Vfio,
             topology: Topology::Isolated,
+            judges: false,
             files: Vec::new(),
         }
     }
@@ -101,6 +104,7 @@ impl Testbed {
             nics: vec![a.tap.nic(Mac([0x52, 0x54, 0, 0, 0, 1]))?, b.tap.nic(Mac([0x52, 0x54, 0, 0, 0, 2]))?],
             processors: config.processors,
             topology: config.topology,
+            judges: config.judges,
             files: config.files.clone(),
             modules: if config.binding == Binding::Igbvf { vec!["igbvf"] } else { vec![] },
             ..GuestConfig::default()

@@ -58,6 +58,7 @@ pub struct PacedSender {
     rate: u32,
     stream: u32,
     follow: Option<(Arc<Shared>, u64)>,
+    urgent: bool,
 }
 
 /// What a sender did.
@@ -85,6 +86,7 @@ impl PacedSender {
             rate: 10_000,
             stream: 1,
             follow: None,
+            urgent: false,
         }
     }
 
@@ -116,6 +118,13 @@ impl PacedSender {
         self
     }
 
+    /// Lets the sender run before all that is not urgent on this machine, so that the pace is kept while others work. Needs
+    /// root.
+    pub fn urgent(mut self) -> PacedSender {
+        self.urgent = true;
+        self
+    }
+
     /// Sends for `duration`: rate times duration frames, exactly.
     pub fn send_for(&self, duration: Duration) -> Result<Sent> {
         self.send((duration.as_secs_f64() * f64::from(self.rate)).round() as u64)
@@ -129,6 +138,9 @@ impl PacedSender {
 
     fn send_here(&self, count: u64) -> io::Result<Sent> {
         let socket = packet_socket(&self.device, 0)?;
+        if self.urgent {
+            be_urgent()?;
+        }
         let pattern = pattern();
         let mut frame = vec![0; self.frame_len];
         let (mut next, mut refused) = (0, 0);
@@ -155,6 +167,16 @@ impl PacedSender {
         }
         let frames = count - refused;
         Ok(Sent { frames, refused, bytes: frames * self.frame_len as u64, wall: started.elapsed() })
+    }
+}
+
+/// Makes the calling thread one that the kernel runs as soon as it can.
+fn be_urgent() -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the kernel reads one `sched_param`, which outlives the call; 0 is the calling thread.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &priority) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
