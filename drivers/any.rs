@@ -111,6 +111,18 @@ impl AnyRx {
         if watch.is_idle(cache) { 0 } else { each_rx!(self, queue => queue.attend(cache, burst)) }
     }
 
+    /// Is there nothing to receive, and nothing unusual?
+    #[inline]
+    pub(super) fn is_idle(&self, cache: &PoolCache) -> bool {
+        each_rx!(self, queue => queue.watch()).is_idle(cache)
+    }
+
+    /// See [`RxQueue::is_running`].
+    #[inline]
+    pub(super) fn is_running(&mut self) -> bool {
+        each_rx!(self, queue => queue.is_running())
+    }
+
     /// Sleeps until packets come; see [`RxQueue::sleep`].
     ///
     /// # Errors
@@ -160,6 +172,17 @@ impl AnyTx {
     #[inline]
     pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         each_tx!(self, queue => queue.burst(cache, burst))
+    }
+
+    /// See [`TxQueue::is_current`].
+    #[inline]
+    pub(super) fn is_current(&self) -> bool {
+        each_tx!(self, queue => queue.is_current())
+    }
+
+    /// See [`TxQueue::has_room`].
+    pub(super) fn has_room(&self, cache: &PoolCache) -> bool {
+        each_tx!(self, queue => queue.has_room(cache))
     }
 }
 

@@ -1,10 +1,11 @@
 //! The NIC families, the models of them, and what does not care which: opening a port by its spec, and the queues of
 //! whatever VF it turns out to be.
 //!
-//! `any` has the enums over the families, matched once per burst. Each family has a module of its own; `sim` is the
+//! `any` has the enums over the families, matched once per burst, and `forward` what does so for two queues at once. Each family has a module of its own; `sim` is the
 //! device side and shares no constant with them.
 
 mod any;
+mod forward;
 #[cfg(feature = "iavf")]
 pub mod iavf;
 #[cfg(feature = "igbvf")]
@@ -18,4 +19,5 @@ mod open;
 pub mod sim;
 
 pub use any::{AnyRx, AnyTx, Started};
+pub use forward::Forward;
 pub use open::driver_for;

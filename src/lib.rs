@@ -76,7 +76,7 @@ mod sync;
 mod vfio;
 
 pub use addr::{Iova, MacAddr, PciAddress};
-pub use drivers::{AnyRx, AnyTx, Started};
+pub use drivers::{AnyRx, AnyTx, Forward, Started};
 pub use error::{Error, Result};
 pub use mem::{
     Burst, Checksum, DEFAULT_BURST, DEFAULT_DATA_ROOM, DmaTarget, HEADROOM, HugeRegion, L4, MAX_BURST, Mempool,
@@ -87,5 +87,8 @@ pub use pod::{HugepageLimit, PodDevices};
 pub use port::{
     Control, Counters, DEFAULT_MTU, DEFAULT_RING, Link, Port, PortConfig, PortInfo, PortStats, Rss, RssCaps, Service,
 };
-pub use ring::{PortState, RxFormat, RxQueue, RxQueueStats, TxFormat, TxQueue, TxQueueStats, widest_vectors};
+pub use ring::{
+    Forwarded, Frame, PortState, RxFormat, RxQueue, RxQueueStats, TxFormat, TxQueue, TxQueueStats, Verdict,
+    widest_vectors,
+};
 pub use spec::{DeviceSpec, SimSpec};

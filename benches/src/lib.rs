@@ -107,17 +107,23 @@ pub enum Path {
     RxTx,
     /// Receive, swap the MAC addresses (which touches every packet), send.
     RxSwapTx,
+    /// As `RxTx`, both rings in one call.
+    Join,
+    /// As `RxSwapTx`, likewise.
+    JoinSwap,
     /// Poll a ring with nothing in it.
     Empty,
 }
 
 impl Path {
     /// Every path, with its name in reports.
-    pub const ALL: [(&'static str, Path); 5] = [
+    pub const ALL: [(&'static str, Path); 7] = [
         ("rx", Path::Rx),
         ("tx", Path::Tx),
         ("rx+tx", Path::RxTx),
         ("rx+swap+tx", Path::RxSwapTx),
+        ("joined", Path::Join),
+        ("joined+swap", Path::JoinSwap),
         ("empty", Path::Empty),
     ];
 }
@@ -151,7 +157,7 @@ impl Rig {
     /// The device's side before a round, and packets to send where the path has to find them.
     pub fn prepare(&mut self, path: Path) {
         self.driver.ready(if path == Path::Tx { ROUND } else { 0 }, self.burst);
-        if matches!(path, Path::Rx | Path::RxTx | Path::RxSwapTx) {
+        if !matches!(path, Path::Tx | Path::Empty) {
             let filled = self.world.bench_fill_rx(self.port, 0, ROUND);
             assert_eq!(filled, ROUND, "the ring takes a round");
         }
@@ -163,7 +169,9 @@ impl Rig {
             Path::Rx => self.driver.receive(ROUND),
             Path::Tx => self.driver.send(),
             Path::RxTx => self.driver.forward(ROUND, |_| ()),
-            Path::RxSwapTx => self.driver.forward(ROUND, swap_macs),
+            Path::RxSwapTx => self.driver.forward(ROUND, |packet| swap_macs(packet)),
+            Path::Join => self.driver.join(ROUND, |_| ()),
+            Path::JoinSwap => self.driver.join(ROUND, |frame| swap_macs(frame)),
             Path::Empty => self.driver.poll_empty(ROUND),
         }
     }

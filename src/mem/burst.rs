@@ -173,7 +173,13 @@ impl Burst {
     /// such packet.
     #[inline]
     pub fn rx_info(&self, i: usize) -> RxInfo {
-        if i < self.rx_valid { self.rx.get(i).copied().unwrap_or_default().unpack() } else { RxInfo::default() }
+        self.packed_info(i).unpack()
+    }
+
+    /// The same as rings write it.
+    #[inline]
+    pub(crate) fn packed_info(&self, i: usize) -> PackedInfo {
+        if i < self.rx_valid { self.rx.get(i).copied().unwrap_or_default() } else { PackedInfo::default() }
     }
 
     /// What the NIC is asked to do to packet `i`.

@@ -67,7 +67,7 @@ unsafe fn load_pair<F: RxFormat, const AT: usize>(descriptors: *const u64) -> __
 /// As `load_pair`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn load_group<F: RxFormat>(descriptors: *const u64) -> [__m256i; 4] {
+pub(super) unsafe fn load_group<F: RxFormat>(descriptors: *const u64) -> [__m256i; 4] {
     // SAFETY: the caller's contract.
     unsafe {
         let (d6, d4) = (load_pair::<F, 6>(descriptors), load_pair::<F, 4>(descriptors));
@@ -79,7 +79,7 @@ unsafe fn load_group<F: RxFormat>(descriptors: *const u64) -> [__m256i; 4] {
 /// Four buffer numbers as 64-bit lanes in the order 0, 2, 1, 3.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn lanes(numbers: &[u32; 4]) -> __m256i {
+pub(super) fn lanes(numbers: &[u32; 4]) -> __m256i {
     // SAFETY: 16 bytes of an array.
     let numbers = unsafe { _mm_loadu_si128(numbers.as_ptr().cast::<__m128i>()) };
     _mm256_cvtepu32_epi64(_mm_shuffle_epi32::<0b11_01_10_00>(numbers))
@@ -87,13 +87,13 @@ fn lanes(numbers: &[u32; 4]) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn splat(value: u64) -> __m256i {
+pub(super) fn splat(value: u64) -> __m256i {
     _mm256_set1_epi64x(value as i64)
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn is_zero(value: __m256i) -> bool {
+pub(super) fn is_zero(value: __m256i) -> bool {
     _mm256_testc_si256(_mm256_setzero_si256(), value) != 0
 }
 
@@ -193,7 +193,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
 /// They can be written from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn store_pair<F: RxFormat>(at: *mut u64, pair: __m256i) {
+pub(super) unsafe fn store_pair<F: RxFormat>(at: *mut u64, pair: __m256i) {
     // SAFETY: the caller's contract.
     unsafe {
         if F::WORDS == 2 {

@@ -61,7 +61,7 @@ unsafe fn load<const AT: usize>(words: *const u64) -> __m512i {
 /// They can be read from `words` on.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn load_column<F: RxFormat, const HIGH: bool>(words: *const u64) -> __m512i {
+pub(super) unsafe fn load_column<F: RxFormat, const HIGH: bool>(words: *const u64) -> __m512i {
     let unpack = |a, b| if HIGH { _mm512_unpackhi_epi64(a, b) } else { _mm512_unpacklo_epi64(a, b) };
     // SAFETY: the caller's contract.
     unsafe {
@@ -78,14 +78,14 @@ unsafe fn load_column<F: RxFormat, const HIGH: bool>(words: *const u64) -> __m51
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn splat(value: u64) -> __m512i {
+pub(super) fn splat(value: u64) -> __m512i {
     _mm512_set1_epi64(value as i64)
 }
 
 /// Eight buffer numbers as 64-bit lanes in the order of this module.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2")]
-fn lanes(numbers: __m256i) -> __m512i {
+pub(super) fn lanes(numbers: __m256i) -> __m512i {
     _mm512_cvtepu32_epi64(_mm256_permutevar8x32_epi32(numbers, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)))
 }
 

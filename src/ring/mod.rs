@@ -1,6 +1,7 @@
 //! Descriptor rings: generic over the NIC's descriptor format, knowing no NIC.
 //!
-//! `rx` and `tx` are the data path, `kernel`, `avx2` and `avx512` their inner loops, `unusual` the slow part of the latter,
+//! `rx` and `tx` are the data path, `kernel`, `avx2` and `avx512` their inner loops, `unusual` the slow part of the latter;
+//! `join` is both rings in one for forwarders, `join_avx2` and `join_avx512` its loops, `frame` what the program sees of it;
 //! `info` and `columns` the metadata of what is received; `format` is what a NIC family supplies; `descriptors` is the
 //! memory shared with the device; `state`, `quarantine` and `link` are where queues meet the port's control. The data path
 //! neither panics nor allocates nor locks; only dropping a queue does the latter two.
@@ -15,7 +16,13 @@ pub(crate) mod columns;
 pub(crate) mod columns512;
 mod descriptors;
 mod format;
+mod frame;
 mod info;
+mod join;
+#[cfg(target_arch = "x86_64")]
+mod join_avx2;
+#[cfg(target_arch = "x86_64")]
+mod join_avx512;
 mod kernel;
 mod link;
 mod quarantine;
@@ -28,12 +35,15 @@ mod unusual;
 
 pub(crate) use format::MAX_WORDS;
 pub use format::{RxFormat, TxFormat};
+pub use frame::{Forwarded, Frame, Verdict};
 pub use kernel::widest_vectors;
 pub use rx::{RxQueue, RxQueueStats};
 pub use state::PortState;
 pub use tx::{TxQueue, TxQueueStats};
 
 pub(crate) use descriptors::Descriptors;
+pub(crate) use frame::{Arrivals, CHUNK, Gallery};
+pub(crate) use join::{Judge, forward};
 pub(crate) use kernel::Kernel;
 pub(crate) use link::{QueueLink, Shared};
 pub(crate) use rx::{RxCounts, RxInterrupt, RxParts};

@@ -46,7 +46,7 @@ pub struct RxQueueStats {
 #[derive(Default)]
 #[repr(align(128))] // lines of its own, see `mem::lines`
 pub(crate) struct RxCounts {
-    packets: Count,
+    pub(super) packets: Count,
     no_buffer: Count,
     errors: Count,
     bad_length: Count,
@@ -95,7 +95,7 @@ pub(crate) struct RxParts {
 /// The parts and what a poll looks at besides: the same for queues of every format. Polls that find nothing are most of them,
 /// and cost least where nobody has to ask whose queue it is.
 pub(crate) struct Watch {
-    parts: RxParts,
+    pub(super) parts: RxParts,
     /// The status word of the next descriptor, and its bit for done.
     status: Words,
     done: u64,
@@ -116,15 +116,15 @@ impl Watch {
 #[repr(C)] // `watch` has the same place whatever the format
 #[repr(align(128))] // lines of its own, see `mem::lines`
 pub struct RxQueue<F: RxFormat> {
-    watch: Watch,
-    quirks: F::Quirks,
-    shape: RxShape,
+    pub(super) watch: Watch,
+    pub(super) quirks: F::Quirks,
+    pub(super) shape: RxShape,
     /// Buffer number per descriptor.
-    slots: Lines<u32>,
-    next: u32,
+    pub(super) slots: Lines<u32>,
+    pub(super) next: u32,
     /// Descriptors armed in memory that the tail does not cover yet.
-    unannounced: u32,
-    tail_step: u32,
+    pub(super) unannounced: u32,
+    pub(super) tail_step: u32,
     /// The front of a frame whose end has not come yet.
     partial: Option<PacketBuf>,
     /// Buffers that the device filled for it, and how many the longest frame takes.
@@ -190,6 +190,12 @@ impl<F: RxFormat> RxQueue<F> {
         &self.watch
     }
 
+    /// May the queue work? Looks at the state word, if it has changed.
+    #[inline(always)]
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.watch.parts.link.is_current() || self.catch_up()
+    }
+
     /// As `burst`, of a queue that is not idle.
     #[inline(never)]
     pub(crate) fn attend(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
@@ -250,7 +256,7 @@ impl<F: RxFormat> RxQueue<F> {
     /// Tells the device of every descriptor but the one before `next`, so that a full ring is not an empty one, as far as
     /// its tail can say.
     #[inline(always)]
-    fn announce(&mut self) {
+    pub(super) fn announce(&mut self) {
         let size = self.slots.len() as u32;
         let last = if self.next == 0 { size - 1 } else { self.next - 1 };
         self.watch.parts.tail.ring(last & !(F::TAIL_MULTIPLE - 1));
@@ -336,7 +342,7 @@ impl<F: RxFormat> RxQueue<F> {
 
     /// Is the next descriptor not a frame's first?
     #[inline(always)]
-    fn is_within_frame(&self) -> bool {
+    pub(super) fn is_within_frame(&self) -> bool {
         self.partial.is_some() || self.discard
     }
 
@@ -481,7 +487,7 @@ impl<F: RxFormat> RxQueue<F> {
     }
 
     #[inline(always)]
-    fn advance(&mut self, count: u32) {
+    pub(super) fn advance(&mut self, count: u32) {
         let next = self.next + count;
         self.next = if next >= self.slots.len() as u32 { 0 } else { next };
         self.look_at_next();

@@ -2,6 +2,7 @@
 //!
 //! The oracle is a queue of the frames that are on their way. Every run prints its seed when it fails.
 
+mod join;
 mod steady;
 mod toy;
 

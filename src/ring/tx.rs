@@ -117,7 +117,7 @@ pub struct TxQueue<F: TxFormat> {
     /// Slots in flight that are not a buffer of the own pool.
     pub(super) odd: u32,
     pub(super) tag: u16,
-    shape: TxShape,
+    pub(super) shape: TxShape,
     /// Context slots of the device: what each was last loaded with.
     pub(super) contexts: [Option<TxInfo>; 2],
     pub(super) next_context: u8,
@@ -201,6 +201,17 @@ impl<F: TxFormat> TxQueue<F> {
         self.parts.number
     }
 
+    /// One load: does the queue work under the state word in force?
+    #[inline(always)]
+    pub(crate) fn is_current(&self) -> bool {
+        self.parts.link.is_current()
+    }
+
+    /// Can anything be sent, with this cache?
+    pub(crate) fn has_room(&self, cache: &PoolCache) -> bool {
+        self.is_current() && cache.tag() == self.tag && self.in_flight < self.size() - 1
+    }
+
     /// Sends packets from the front of `burst` as far as they fit the ring and leaves the rest in it; buffers that the
     /// device is done with go to `cache`. Returns the number of packets sent.
     ///
@@ -209,7 +220,7 @@ impl<F: TxFormat> TxQueue<F> {
     /// than the queue's (which is counted).
     #[inline]
     pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        if !self.parts.link.is_current() && !self.catch_up(cache) {
+        if !self.is_current() && !self.catch_up(cache) {
             return 0;
         }
         if cache.tag() != self.tag {
@@ -312,9 +323,7 @@ impl<F: TxFormat> TxQueue<F> {
     /// is full or at its end; returns how many.
     #[inline(always)]
     fn plain(&mut self, burst: &Burst, from: usize, kernel: impl Fn(&TxRun<'_>) -> usize) -> usize {
-        let size = self.size();
-        // Up to the end of the ring, so that no step has to wrap.
-        let room = (size - 1 - self.in_flight).min(size - self.next) as usize;
+        let room = self.room();
         let first = self.next as usize;
         // The run lies in the ring, from `next` on, and is no longer than what the device does not use; the packets
         // written are forgotten by the caller.
@@ -327,13 +336,26 @@ impl<F: TxFormat> TxQueue<F> {
             shape: &self.shape,
         });
         if sent > 0 {
-            self.unmarked += sent as u32;
-            if self.unmarked >= self.mark_step {
-                self.mark(self.next + sent as u32 - 1);
-            }
-            self.advance(sent as u32);
+            self.written(sent as u32);
         }
         sent
+    }
+
+    /// Descriptors that can be written, up to the end of the ring, so that no step has to wrap.
+    #[inline(always)]
+    pub(super) fn room(&self) -> usize {
+        let size = self.size();
+        (size - 1 - self.in_flight).min(size - self.next) as usize
+    }
+
+    /// Accounts for `count` frames of a descriptor each, at least one, that were written from `next` on.
+    #[inline(always)]
+    pub(super) fn written(&mut self, count: u32) {
+        self.unmarked += count;
+        if self.unmarked >= self.mark_step {
+            self.mark(self.next + count - 1);
+        }
+        self.advance(count);
     }
 
     /// Asks for a report of the descriptor at `position`, the last of its frame.
@@ -355,7 +377,7 @@ impl<F: TxFormat> TxQueue<F> {
 
     /// Takes back what the device is done with.
     #[inline(always)]
-    fn reclaim(&mut self, cache: &mut PoolCache) {
+    pub(super) fn reclaim(&mut self, cache: &mut PoolCache) {
         while let Some(mark) = self.marks.first() {
             // SAFETY: marks are positions in the ring.
             let word1 = unsafe { self.parts.ring.load_acquire(mark as usize * WORDS + 1) };
@@ -372,6 +394,31 @@ impl<F: TxFormat> TxQueue<F> {
             }
             self.clean = if end == self.size() { 0 } else { end };
         }
+    }
+
+    /// How many buffers the device is done with that lie one behind another, as far as the oldest mark says; 0 where anything is
+    /// odd.
+    #[inline(always)]
+    pub(super) fn finished(&self) -> usize {
+        let Some(mark) = self.marks.first() else { return 0 };
+        // SAFETY: marks are positions in the ring.
+        let word1 = unsafe { self.parts.ring.load_acquire(mark as usize * WORDS + 1) };
+        if F::done(word1) && self.odd == 0 { (mark + 1).saturating_sub(self.clean) as usize } else { 0 }
+    }
+
+    /// Takes `count` of these back, for a ring and not for a cache: where their numbers are.
+    #[inline(always)]
+    pub(super) fn take_finished(&mut self, count: u32) -> *const u32 {
+        let first = self.slots.as_ptr().wrapping_add(self.clean as usize);
+        self.in_flight -= count;
+        self.clean += count;
+        if self.marks.first().is_some_and(|mark| mark < self.clean) {
+            self.marks.pop();
+            if self.clean == self.size() {
+                self.clean = 0;
+            }
+        }
+        first
     }
 
     /// Gives back the buffers of the slots `from..to`.

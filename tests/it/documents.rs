@@ -42,6 +42,17 @@ fn the_readme_has_the_smallest_example_word_for_word() {
 }
 
 #[test]
+fn the_readme_forwards_as_the_documentation_does() {
+    let (readme, documentation) = (read("README.md"), source("drivers/forward.rs"));
+    let (_, block) = readme.split_once("```rust\nlet done = forward").expect("a block that forwards");
+    let (block, _) = block.split_once("\n```").expect("its end");
+    let tested: BTreeSet<&str> = documentation.lines().map(|line| line.trim_start_matches("/// ").trim()).collect();
+    for line in format!("let done = forward{block}").lines().map(str::trim) {
+        assert!(tested.contains(line), "not in drivers/forward.rs: {line}");
+    }
+}
+
+#[test]
 fn the_readme_s_instruction_counts_are_those_of_the_baseline() {
     let baseline = source("benches/instructions.baseline");
     let measured: BTreeMap<&str, f64> = baseline
@@ -56,7 +67,12 @@ fn the_readme_s_instruction_counts_are_those_of_the_baseline() {
         let Some((family, kernel)) = row[0].split_once(", ").filter(|(_, kernel)| !kernel.starts_with("DPDK")) else {
             continue;
         };
-        for (path, cell) in ["rx", "tx", "rx+tx", "rx+swap+tx"].iter().zip(&row[1..]) {
+        // Both rings in one call is neither receiving nor sending alone.
+        let (kernel, paths, cells) = match kernel.strip_suffix(", joined") {
+            Some(kernel) => (kernel, &["joined", "joined+swap"][..], &row[3..]),
+            None => (kernel, &["rx", "tx", "rx+tx", "rx+swap+tx"][..], &row[1..]),
+        };
+        for (path, cell) in paths.iter().zip(cells) {
             let (without, with) = cell.split_once(" / ").unwrap_or_else(|| panic!("{row:?}"));
             for (said, shape) in
                 [(without, format!("{family} {kernel}")), (with, format!("{family} {kernel}+metadata"))]

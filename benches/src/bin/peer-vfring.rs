@@ -1,7 +1,7 @@
 //! vfring's side of `benches/peer/run`: our driver on the fake VF, opened by its PCI address through the fake VFIO, serving
 //! the commands of `benches/peer/harness.c`. Both come into this process by LD_PRELOAD; without them this says so.
 //!
-//! usage: peer-vfring FAMILY RING BITS [info] [flex] [demote]; BITS are those of the widest vectors, 0 for none
+//! usage: peer-vfring FAMILY RING BITS [info] [joined] [flex] [demote]; BITS are those of the widest vectors, 0 for none
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
@@ -16,11 +16,13 @@ const CPU: usize = 1;
 /// Where the fake VF writes the packet's number.
 const NUMBER_AT: usize = 42;
 
+type Drive = extern "C" fn(&mut Rig, u32, u32);
+
 /// `struct hn_side` (harness.h).
 #[repr(C)]
 struct Side {
     this: *mut c_void,
-    drive: [extern "C" fn(&mut Rig, u32, u32); 5],
+    drive: [Drive; 5],
     ready: extern "C" fn(&mut Rig, u32, u32),
     poll: extern "C" fn(&mut Rig, u32) -> u32,
     check: extern "C" fn(&mut Rig, u32) -> c_int,
@@ -91,7 +93,15 @@ extern "C" fn drive_rx_tx(rig: &mut Rig, count: u32, _burst: u32) {
 }
 
 extern "C" fn drive_rx_swap_tx(rig: &mut Rig, count: u32, _burst: u32) {
-    rig.driver.forward(count as usize, swap_macs);
+    rig.driver.forward(count as usize, |packet| swap_macs(packet));
+}
+
+extern "C" fn drive_joined(rig: &mut Rig, count: u32, _burst: u32) {
+    rig.driver.join(count as usize, |_| ());
+}
+
+extern "C" fn drive_joined_swap(rig: &mut Rig, count: u32, _burst: u32) {
+    rig.driver.join(count as usize, |frame| swap_macs(frame));
 }
 
 extern "C" fn drive_empty(rig: &mut Rig, count: u32, _burst: u32) {
@@ -122,7 +132,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| arguments.get(at).and_then(|number| number.parse().ok());
     let (Some(family), Some(ring), Some(vector_bits)) = (arguments.first(), number(1), number(2)) else {
-        eprintln!("usage: peer-vfring FAMILY RING BITS [info] [flex] [demote]");
+        eprintln!("usage: peer-vfring FAMILY RING BITS [info] [joined] [flex] [demote]");
         std::process::exit(1);
     };
     let asked = |name: &str| arguments.iter().any(|argument| argument == name);
@@ -149,9 +159,11 @@ fn main() {
         }
     };
     cpu::pin(CPU);
+    let (through, swapped): (Drive, Drive) =
+        if asked("joined") { (drive_joined, drive_joined_swap) } else { (drive_rx_tx, drive_rx_swap_tx) };
     let side = Side {
         this: (&raw mut rig).cast(),
-        drive: [drive_rx, drive_tx, drive_rx_tx, drive_rx_swap_tx, drive_empty],
+        drive: [drive_rx, drive_tx, through, swapped, drive_empty],
         ready,
         poll,
         check,

@@ -24,6 +24,9 @@ const PACKETS: u32 = 100_000;
 /// else runs on the machine only adds, and the sides take turns, so all of them have the same chances of a quiet moment.
 const RUNS: usize = 9;
 
+/// In the names of those of our sides that do both rings in one call.
+const JOINED: &str = ", joined";
+
 /// A family of VFs as the fake device plays it, and the widths of vectors in bits that DPDK's drivers tell apart.
 struct Family {
     name: &'static str,
@@ -180,7 +183,9 @@ fn sides(options: &Options, family: &Family, setting: Setting) -> Result<Vec<Sid
         }
     }
     for (kernel, bits) in vfring_bench::kernels().collect::<Vec<_>>().into_iter().rev() {
-        for (kind, suffix) in [(&[][..], ""), (&["info"], ", metadata")] {
+        let kinds: [(&[&str], &str); 4] =
+            [(&[], ""), (&["info"], ", metadata"), (&["joined"], JOINED), (&["joined", "info"], ", joined, metadata")];
+        for (kind, suffix) in kinds {
             let mut command = Command::new(&options.vfring);
             command.env("LD_PRELOAD", &options.fake).args([family.fake, &setting.ring.to_string(), &bits.to_string()]);
             tail(command.args(kind));
@@ -201,9 +206,11 @@ fn measure(
     figures: &mut Figures,
 ) -> Result<(), Failure> {
     let rounds = (PACKETS / (setting.ring / 2)).max(20);
+    // Both rings in one call is a way of these alone.
+    let takes = |side: &Side| !side.name.contains(JOINED) || path.starts_with("rx+");
     let mut runs: Vec<Vec<f64>> = vec![Vec::new(); sides.len()];
     for _ in 0..RUNS {
-        for (side, runs) in sides.iter_mut().zip(&mut runs) {
+        for (side, runs) in sides.iter_mut().zip(&mut runs).filter(|(side, _)| takes(side)) {
             runs.extend(side.ask(&format!("run {path} {burst} {rounds}"))?);
         }
     }

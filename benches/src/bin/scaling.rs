@@ -52,9 +52,9 @@ impl Lane {
                 wait(1);
             }
             wait(2);
-            let lost = self.driver.forward(TAKEN_BACK, swap_macs);
+            let lost = self.driver.forward(TAKEN_BACK, |packet| swap_macs(packet));
             let start = Instant::now();
-            self.driver.forward(ROUND - lost, swap_macs);
+            self.driver.forward(ROUND - lost, |packet| swap_macs(packet));
             took.push(start.elapsed());
             wait(3);
             if self.queue > 0 {

@@ -15,11 +15,12 @@ fn whatever_a_burst_writes_begins_a_line() {
         align_of::<TxCounts>(),
         align_of::<Burst>(),
         align_of::<PoolCache>(),
+        align_of::<Gallery>(),
         // The state word is read by every queue and written by control; so is a gate, by its own queue.
         align_of::<Shared>(),
         align_of::<CachePadded<Gate>>(),
     ];
-    assert_eq!(alignments, [LINE; 8]);
+    assert_eq!(alignments, [LINE; 9]);
     // What begins a line and is whole lines long ends one.
     let numbers = [Lines::new(100, || 0u32), Lines::new(100, || 0u32)];
     let [a, b] = numbers.each_ref().map(|lines| lines.as_ptr() as usize / LINE);

@@ -8,6 +8,7 @@
 mod avf;
 mod data;
 mod filters;
+mod forward;
 mod interrupts;
 mod life;
 mod offload;

@@ -77,17 +77,26 @@ fn write(path: &str, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The README with the counts in those rows of its table that begin with a family and a kernel: without and with metadata.
+/// The README with the counts in those rows of its table that begin with a family and a kernel: without and with metadata. A row
+/// that ends in "joined" is that of both rings in one call.
 fn with_counts(readme: &str, counts: &Counts) -> String {
     let count = |path: &str, shape: &str| {
         let row = format!("{path} {BURST} {shape}");
         counts.iter().find(|(known, _)| *known == row).map(|(_, count)| format!("{count:.0}"))
     };
     let row = |line: &str| {
-        let (family, kernel) = line.strip_prefix("| ")?.split(" | ").next()?.split_once(", ")?;
+        let name = line.strip_prefix("| ")?.split(" | ").next()?;
+        let (family, kernel) = name.split_once(", ")?;
+        let mut row = format!("| {name} |");
+        let (kernel, paths) = match kernel.strip_suffix(", joined") {
+            None => (kernel, &["rx", "tx", "rx+tx", "rx+swap+tx"][..]),
+            Some(kernel) => {
+                row += " – | – |";
+                (kernel, &["joined", "joined+swap"][..])
+            }
+        };
         let shape = format!("{family} {kernel}");
-        let mut row = format!("| {family}, {kernel} |");
-        for path in ["rx", "tx", "rx+tx", "rx+swap+tx"] {
+        for path in paths {
             write!(row, " {} / {} |", count(path, &shape)?, count(path, &format!("{shape}+metadata"))?).ok()?;
         }
         Some(row)

@@ -1,0 +1,323 @@
+//! Both rings in one: frames go from receive descriptors straight into transmit descriptors.
+//!
+//! For forwarders, which hold no packets. A run takes whole good frames of one buffer each out of the receive ring: it writes
+//! transmit descriptors and slots of the very same buffers, behind those that the device was told of, where they are nobody's
+//! yet, and shows the frames to the program. Nothing has changed hands so far: when the program panics, the frames are still in
+//! the receive ring. Then the receive slots get other buffers, straight from transmit slots whose frames have left, or from the
+//! cache where these are too few, and both rings account for what they have.
+//!
+//! Everything else (frames over several buffers, damaged, shorter than may be sent, longer) ends a run and is for the ordinary
+//! way of `drivers::forward`. What always holds: a slot of one ring has a buffer that the other counts as its own only between
+//! the writing of a run and its accounting, where no foreign code runs but the program's look at the frames.
+
+use std::sync::atomic::{Ordering, fence};
+
+use super::descriptors::Words;
+use super::format::{RxFormat, TxFormat};
+use super::frame::{Arrivals, Forwarded, Gallery, View};
+use super::kernel::{Kernel, RxShape, TX_WORDS, TxShape, all_words};
+use super::rx::RxQueue;
+use super::tx::{MIN_FRAME, TxQueue};
+use crate::mem::{PackedInfo, PoolCache};
+
+/// Who judges frames.
+pub(crate) type Judge<'a> = dyn FnMut(Arrivals<'_>) -> u64 + 'a;
+
+/// What all runs from one queue to another have in common, as the loops use it.
+pub(super) struct JoinShape {
+    /// Address of the data of buffer 0, and where the sending device sees it.
+    pub(super) base: u64,
+    pub(super) iova_base: u64,
+    /// Bytes from one buffer to the next.
+    pub(super) stride: u32,
+    /// Lengths that need nothing done to them are these and up to `span` more, in bytes.
+    pub(super) least: u16,
+    pub(super) span: u16,
+}
+
+impl JoinShape {
+    /// `None` where no length is good for both.
+    #[inline(always)]
+    fn new(rx: &RxShape, tx: &TxShape) -> Option<JoinShape> {
+        let least = MIN_FRAME as u16;
+        let span = (tx.span as u16).min(rx.limit.checked_sub(least)?);
+        Some(JoinShape { base: rx.base, iova_base: rx.base.wrapping_add(tx.delta), stride: rx.stride, least, span })
+    }
+
+    /// Where the data of a buffer is.
+    #[inline(always)]
+    fn addr(&self, index: u32) -> u64 {
+        self.base.wrapping_add(u64::from(index) * u64::from(self.stride))
+    }
+}
+
+/// A run of frames.
+pub(super) struct JoinRun {
+    /// How many may be taken.
+    pub(super) count: usize,
+    /// The first descriptor and slot of the receive ring, and of the transmit ring.
+    pub(super) from: Words,
+    pub(super) from_slots: *const u32,
+    pub(super) to: Words,
+    pub(super) to_slots: *mut u32,
+    /// Where it says where the frames are, and their metadata.
+    pub(super) views: *mut View,
+    pub(super) infos: *mut PackedInfo,
+}
+
+/// Writes what frame `at` and those behind it need to be sent, as long as they are whole good frames of one buffer each that are
+/// neither too short nor too long; returns the number of the first that is not, or that there is not.
+///
+/// # Safety
+/// The rings have the descriptors of the run, and of all else it has as many; the caller owns all of them, but for the receive
+/// descriptors that are not done. The shape is that of both rings, whose buffers are of one pool. `at` is at most `count`.
+#[inline(always)]
+pub(super) unsafe fn take<F: RxFormat, G: TxFormat, const INFO: bool>(
+    run: &JoinRun,
+    at: usize,
+    shape: &JoinShape,
+    quirks: F::Quirks,
+) -> usize {
+    let whole = F::DONE | F::LAST;
+    for i in at..run.count {
+        // SAFETY: the descriptor exists (contract).
+        let load = |word| unsafe { run.from.load(i * F::WORDS + word) };
+        let status = load(F::STATUS);
+        if status & (whole | F::ERROR) != whole {
+            return i;
+        }
+        // What the device wrote before DONE is visible after this.
+        fence(Ordering::Acquire);
+        let len_word = if F::LEN_WORD == F::STATUS { status } else { load(F::LEN_WORD) };
+        let len = F::len(len_word);
+        if len_word & F::WRITTEN == 0 || len.wrapping_sub(shape.least.into()) > shape.span.into() {
+            return i;
+        }
+        // SAFETY: one of each (contract), which nobody else uses meanwhile.
+        unsafe {
+            if INFO {
+                *run.infos.add(i) = F::packed(&all_words::<F>(status, load), quirks);
+            }
+            let index = *run.from_slots.add(i);
+            let addr = shape.addr(index);
+            let [word0, word1] = G::whole(addr.wrapping_sub(shape.base).wrapping_add(shape.iova_base), len as u16);
+            run.to.store(i * TX_WORDS, word0);
+            run.to.store(i * TX_WORDS + 1, word1);
+            *run.to_slots.add(i) = index;
+            *run.views.add(i) = View { addr: addr as usize, more: 0, len };
+        }
+    }
+    run.count
+}
+
+/// Receive descriptors to be armed.
+pub(super) struct ArmRun {
+    pub(super) count: usize,
+    /// The first descriptor and slot.
+    pub(super) words: Words,
+    pub(super) slots: *mut u32,
+    /// The first buffer.
+    pub(super) fresh: *const u32,
+}
+
+/// Arms descriptor `at` and those behind it.
+///
+/// # Safety
+/// The ring has the descriptors of the run, which are the caller's, and there are as many slots and fresh buffers, which the
+/// caller gives up.
+#[inline(always)]
+pub(super) unsafe fn arm<F: RxFormat>(run: &ArmRun, at: usize, shape: &RxShape) {
+    for i in at..run.count {
+        // SAFETY: one of each (contract).
+        unsafe {
+            let index = *run.fresh.add(i);
+            *run.slots.add(i) = index;
+            shape.arm(run.words, i * F::WORDS, index);
+        }
+    }
+}
+
+/// Takes frames from `rx` to `tx`, up to the gallery's limit and the end of either ring, as far as they are plain and there is
+/// room. Does nothing where the receive queue has to look at its port's state, or the queues and the cache are not of one pool.
+#[inline(always)]
+pub(crate) fn forward<F: RxFormat, G: TxFormat>(
+    rx: &mut RxQueue<F>,
+    tx: &mut TxQueue<G>,
+    cache: &mut PoolCache,
+    gallery: &mut Gallery,
+    judge: &mut Judge<'_>,
+) -> Forwarded {
+    let one_pool = cache.tag() == tx.tag && cache.tag() == rx.shape.tag;
+    if !one_pool || !rx.watch.parts.link.is_current() || rx.is_within_frame() {
+        return Forwarded::default();
+    }
+    // SAFETY: the proofs say that the CPU has what each is compiled for.
+    unsafe {
+        match (rx.watch.parts.kernel, rx.watch.parts.want_info) {
+            #[cfg(target_arch = "x86_64")]
+            (Kernel::Avx512(_), false) => chunk_avx512::<F, G, false>(rx, tx, cache, gallery, judge),
+            #[cfg(target_arch = "x86_64")]
+            (Kernel::Avx512(_), true) => chunk_avx512::<F, G, true>(rx, tx, cache, gallery, judge),
+            #[cfg(target_arch = "x86_64")]
+            (Kernel::Avx2(_), false) => chunk_avx2::<F, G, false>(rx, tx, cache, gallery, judge),
+            #[cfg(target_arch = "x86_64")]
+            (Kernel::Avx2(_), true) => chunk_avx2::<F, G, true>(rx, tx, cache, gallery, judge),
+            (Kernel::Portable, false) => chunk_portable::<F, G, false>(rx, tx, cache, gallery, judge),
+            (Kernel::Portable, true) => chunk_portable::<F, G, true>(rx, tx, cache, gallery, judge),
+        }
+    }
+}
+
+#[inline(never)]
+fn chunk_portable<F: RxFormat, G: TxFormat, const INFO: bool>(
+    rx: &mut RxQueue<F>,
+    tx: &mut TxQueue<G>,
+    cache: &mut PoolCache,
+    gallery: &mut Gallery,
+    judge: &mut Judge<'_>,
+) -> Forwarded {
+    // SAFETY: `work` asks for runs that meet the contracts.
+    let take = |run: &JoinRun, shape: &JoinShape, quirks| unsafe { take::<F, G, INFO>(run, 0, shape, quirks) };
+    // SAFETY: as above.
+    work::<F, G, INFO>(rx, tx, cache, gallery, judge, take, |run, shape| unsafe { arm::<F>(run, 0, shape) })
+}
+
+/// # Safety
+/// The CPU has AVX-512 as `avx512::Proof` says.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+unsafe fn chunk_avx512<F: RxFormat, G: TxFormat, const INFO: bool>(
+    rx: &mut RxQueue<F>,
+    tx: &mut TxQueue<G>,
+    cache: &mut PoolCache,
+    gallery: &mut Gallery,
+    judge: &mut Judge<'_>,
+) -> Forwarded {
+    use super::join_avx512::{arm, take};
+    // SAFETY: as in `chunk_portable`.
+    let take = |run: &JoinRun, shape: &JoinShape, quirks| unsafe { take::<F, G, INFO>(run, shape, quirks) };
+    // SAFETY: as above.
+    work::<F, G, INFO>(rx, tx, cache, gallery, judge, take, |run, shape| unsafe { arm::<F>(run, shape) })
+}
+
+/// # Safety
+/// The CPU has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn chunk_avx2<F: RxFormat, G: TxFormat, const INFO: bool>(
+    rx: &mut RxQueue<F>,
+    tx: &mut TxQueue<G>,
+    cache: &mut PoolCache,
+    gallery: &mut Gallery,
+    judge: &mut Judge<'_>,
+) -> Forwarded {
+    use super::join_avx2::{arm, take};
+    // SAFETY: as in `chunk_portable`.
+    let take = |run: &JoinRun, shape: &JoinShape, quirks| unsafe { take::<F, G, INFO>(run, shape, quirks) };
+    // SAFETY: as above.
+    work::<F, G, INFO>(rx, tx, cache, gallery, judge, take, |run, shape| unsafe { arm::<F>(run, shape) })
+}
+
+/// `take` is as the function [`take`] from frame 0 on, `arm` as the function [`arm`]. Once for each kernel, so that its loops and
+/// what surrounds them are one.
+#[inline(always)]
+fn work<F: RxFormat, G: TxFormat, const INFO: bool>(
+    rx: &mut RxQueue<F>,
+    tx: &mut TxQueue<G>,
+    cache: &mut PoolCache,
+    gallery: &mut Gallery,
+    judge: &mut Judge<'_>,
+    take: impl Fn(&JoinRun, &JoinShape, F::Quirks) -> usize,
+    arm: impl Fn(&ArmRun, &RxShape),
+) -> Forwarded {
+    let (first, next) = (rx.next as usize, tx.next as usize);
+    // Up to the end of either ring, so that no step has to wrap.
+    let want = gallery.limit.min(rx.slots.len() - first);
+    let finished = tx.finished();
+    let (count, finished) = if tx.room() >= want && finished.max(cache.len()) >= want {
+        (want, finished)
+    } else {
+        (make_room(tx, cache, want), 0)
+    };
+    let Some(shape) = JoinShape::new(&rx.shape, &tx.shape) else { return Forwarded::default() };
+    // SAFETY: `next` is below the size of its ring.
+    let (from, to) =
+        unsafe { (rx.watch.parts.ring.words().from(first * F::WORDS), tx.parts.ring.words().from(next * TX_WORDS)) };
+    let slots = rx.slots.as_mut_ptr().wrapping_add(first);
+    // From `next` on, both rings have as many descriptors and slots; those of the transmit ring are not the device's.
+    let run = JoinRun {
+        count,
+        from,
+        from_slots: slots,
+        to,
+        to_slots: tx.slots.as_mut_ptr().wrapping_add(next),
+        views: gallery.views.as_mut_ptr(),
+        infos: gallery.infos.as_mut_ptr(),
+    };
+    let taken = take(&run, &shape, rx.quirks);
+    if taken == 0 {
+        return Forwarded::default();
+    }
+    gallery.informed = INFO;
+    // SAFETY: the run wrote that many; the buffers are those of slots of the receive ring, which is borrowed; the device is done
+    // with them, and the lengths fit them.
+    let dropped = judge(unsafe { Arrivals::new(gallery, taken) });
+    // From here on nothing unwinds. The buffers that were in the receive slots are in the transmit slots; others take their
+    // place.
+    let fresh = if finished >= taken {
+        tx.take_finished(taken as u32)
+    } else {
+        cache.consume(taken);
+        cache.end()
+    };
+    arm(&ArmRun { count: taken, words: from, slots, fresh }, &rx.shape);
+    rx.advance(taken as u32);
+    rx.watch.parts.counts.packets.add(taken as u64);
+    if rx.unannounced >= rx.tail_step {
+        rx.announce();
+    }
+    let kept = if dropped == 0 { taken } else { leave_out(tx, cache, taken, dropped) };
+    if kept > 0 {
+        tx.written(kept as u32);
+        tx.parts.tail.ring(tx.next);
+        tx.parts.counts.packets.add(kept as u64);
+    }
+    Forwarded { received: taken, sent: kept }
+}
+
+/// Gives finished buffers to the cache, and that what it lacks from the pool; returns for how many of `want` there is room and a
+/// buffer.
+#[inline(never)]
+fn make_room<G: TxFormat>(tx: &mut TxQueue<G>, cache: &mut PoolCache, want: usize) -> usize {
+    tx.reclaim(cache);
+    cache.ensure(want.min(tx.room()))
+}
+
+/// Takes frames out of the run of `count` that was written from `next` on, and closes the gaps; returns how many are left. Their
+/// buffers go to the cache.
+#[inline(never)]
+fn leave_out<G: TxFormat>(tx: &mut TxQueue<G>, cache: &mut PoolCache, count: usize, dropped: u64) -> usize {
+    let first = tx.next as usize;
+    let gap = dropped.trailing_zeros() as usize;
+    let mut kept = gap;
+    for i in gap..count {
+        let Some(&index) = tx.slots.get(first + i) else { break };
+        if dropped.wrapping_shr(i as u32) & 1 != 0 {
+            // SAFETY: a buffer of the cache's pool that was received; its slot has another, and this one is not sent.
+            unsafe { cache.put_one(index) };
+            continue;
+        }
+        for word in 0..TX_WORDS {
+            // SAFETY: both are descriptors of the run, which lies in the ring and is not the device's.
+            unsafe {
+                let value = tx.parts.ring.load((first + i) * TX_WORDS + word);
+                tx.parts.ring.store((first + kept) * TX_WORDS + word, value);
+            }
+        }
+        if let Some(slot) = tx.slots.get_mut(first + kept) {
+            *slot = index;
+        }
+        kept += 1;
+    }
+    kept
+}
