@@ -15,7 +15,8 @@ use std::sync::atomic::{Ordering, fence};
 use super::descriptors::Words;
 use super::format::{RxFormat, TxFormat};
 use super::frame::{Arrivals, Forwarded, Gallery, View};
-use super::kernel::{Kernel, RxShape, TX_WORDS, TxShape, all_words};
+use super::info;
+use super::kernel::{GROUP, Kernel, RxShape, TX_WORDS, TxShape, all_words};
 use super::rx::RxQueue;
 use super::tx::{MIN_FRAME, TxQueue};
 use crate::mem::{PackedInfo, PoolCache};
@@ -78,6 +79,21 @@ pub(super) unsafe fn take<F: RxFormat, G: TxFormat, const INFO: bool>(
     shape: &JoinShape,
     quirks: F::Quirks,
 ) -> usize {
+    // SAFETY: the contract.
+    let end = unsafe { take_plain::<F, G>(run, at, shape) };
+    if INFO {
+        // SAFETY: likewise; up to `end` the descriptors were seen done.
+        unsafe { note::<F>(run, at, end, quirks) };
+    }
+    end
+}
+
+/// As [`take`], without metadata.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn take_plain<F: RxFormat, G: TxFormat>(run: &JoinRun, at: usize, shape: &JoinShape) -> usize {
     let whole = F::DONE | F::LAST;
     for i in at..run.count {
         // SAFETY: the descriptor exists (contract).
@@ -95,9 +111,6 @@ pub(super) unsafe fn take<F: RxFormat, G: TxFormat, const INFO: bool>(
         }
         // SAFETY: one of each (contract), which nobody else uses meanwhile.
         unsafe {
-            if INFO {
-                *run.infos.add(i) = F::packed(&all_words::<F>(status, load), quirks);
-            }
             let index = *run.from_slots.add(i);
             let addr = shape.addr(index);
             let [word0, word1] = G::whole(addr.wrapping_sub(shape.base).wrapping_add(shape.iova_base), len as u16);
@@ -108,6 +121,26 @@ pub(super) unsafe fn take<F: RxFormat, G: TxFormat, const INFO: bool>(
         }
     }
     run.count
+}
+
+/// Writes the metadata of frames `from` to `end`.
+///
+/// # Safety
+/// As [`take`], whose loads saw these descriptors done, with a fence behind them.
+#[inline(always)]
+unsafe fn note<F: RxFormat>(run: &JoinRun, mut from: usize, end: usize, quirks: F::Quirks) {
+    while from + GROUP <= end {
+        // SAFETY: a group of each (contract).
+        unsafe { info::one_by_one::<F>(run.from.at(from * F::WORDS), &mut *run.infos.add(from).cast(), quirks) };
+        from += GROUP;
+    }
+    for i in from..end {
+        // SAFETY: one of each (contract).
+        unsafe {
+            let load = |word| run.from.load(i * F::WORDS + word);
+            *run.infos.add(i) = F::packed(&all_words::<F>(load(F::STATUS), load), quirks);
+        }
+    }
 }
 
 /// Receive descriptors to be armed.
