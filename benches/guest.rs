@@ -23,9 +23,10 @@ const BUFFERS: u32 = 24576;
 
 /// How long frames are sent for each try: 25 laps of a ring at 100,000 a second.
 const TRY: Duration = Duration::from_millis(500);
-/// The best of so many tries counts, because neighbours can only make a forwarder look slower: a rate is free of loss when one of
-/// them loses nothing.
+/// A rate is free of loss when one of so many tries loses nothing, because neighbours can only make a forwarder look slower.
 const TRIES: u32 = 3;
+/// Tries with more frames than a forwarder can take.
+const OVERLOAD_TRIES: u32 = 7;
 /// What nothing takes longer than on its way through the guest, unless it is lost.
 const QUIET: Duration = Duration::from_millis(300);
 /// The loss-free rate is the last of these that a search by halves finds, in frames a second.
@@ -189,16 +190,19 @@ fn offer(bed: &Bench, rate: u32) -> Result<Offered> {
     Ok(Offered { sent: sent.frames, arrived: received.frames, seconds: sent.wall.as_secs_f64() })
 }
 
-/// Frames a second that come out when [`OVERLOAD`] go in.
+/// Frames a second that come out when [`OVERLOAD`] go in: the median of several tries, because an overloaded guest is at times twice
+/// as fast as at others.
 fn overloaded(bed: &Bench) -> Result<f64> {
-    let mut best: Option<f64> = None;
-    for _ in 0..TRIES {
+    let mut rates = Vec::new();
+    for _ in 0..OVERLOAD_TRIES {
         let offered = offer(bed, OVERLOAD)?;
         if offered.kept_pace() {
-            best = Some(best.unwrap_or(0.0).max(offered.arrived as f64 / offered.seconds));
+            rates.push(offered.arrived as f64 / offered.seconds);
         }
     }
-    best.ok_or_else(|| {
+    rates.sort_by(f64::total_cmp);
+    let median = rates.get(rates.len() / 2).copied();
+    median.ok_or_else(|| {
         Error::new(format!("too busy a machine to send {OVERLOAD} frames a second: measure on an idle one"))
     })
 }
