@@ -22,7 +22,7 @@ pub const RING: u16 = 512;
 /// Packets of a round.
 pub const ROUND: usize = RING as usize / 2;
 /// The burst sizes that are reported.
-pub const BURSTS: [usize; 4] = [1, 8, 32, 64];
+pub const BURSTS: [usize; 5] = [1, 4, 8, 32, 64];
 /// The burst size that everything is reported for.
 pub const BURST: usize = 32;
 /// The loops that queues may use, by name, with the bits of their vectors.

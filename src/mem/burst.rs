@@ -17,10 +17,14 @@ pub const DEFAULT_BURST: usize = 32;
 /// Most packets that a burst can be made for.
 pub const MAX_BURST: usize = 1024;
 
+/// Places behind the limit, so that a ring can write whole groups of eight and count as many as there are.
+const SPARE: usize = 8;
+
 /// A list of packets, bounded by the limit it was made with.
 #[repr(align(128))] // lines of its own, see `mem::lines`
 pub struct Burst {
     len: usize,
+    limit: usize,
     rx_valid: usize,
     tx_valid: usize,
     packets: Lines<MaybeUninit<PacketBuf>>,
@@ -54,10 +58,11 @@ impl Burst {
     fn make(limit: usize) -> Burst {
         Burst {
             len: 0,
+            limit,
             rx_valid: 0,
             tx_valid: 0,
-            packets: Lines::new(limit, MaybeUninit::uninit),
-            rx: Lines::new(limit, PackedInfo::default),
+            packets: Lines::new(limit + SPARE, MaybeUninit::uninit),
+            rx: Lines::new(limit + SPARE, PackedInfo::default),
             tx: Lines::new(limit, TxInfo::default),
         }
     }
@@ -77,13 +82,13 @@ impl Burst {
     /// Most packets that the burst can hold.
     #[inline(always)]
     pub fn limit(&self) -> usize {
-        self.packets.len()
+        self.limit
     }
 
     /// True when no packet can be added.
     #[inline(always)]
     pub fn is_full(&self) -> bool {
-        self.len == self.packets.len()
+        self.len == self.limit
     }
 
     /// The packets.
@@ -118,6 +123,9 @@ impl Burst {
     /// Gives the packet back when the burst is full.
     #[inline]
     pub fn push(&mut self, packet: PacketBuf) -> Result<(), PacketBuf> {
+        if self.is_full() {
+            return Err(packet);
+        }
         match self.packets.get_mut(self.len) {
             Some(place) => {
                 place.write(packet);
@@ -243,7 +251,7 @@ impl Burst {
         self.tx_valid = self.tx_valid.min(len);
     }
 
-    /// Room behind the packets and for their metadata, `limit - len` places of each, for a ring that fills it.
+    /// Room behind the packets and for their metadata, `limit - len` and 8 places more of each, for a ring that fills it.
     #[inline(always)]
     pub(crate) fn spare(&mut self) -> (*mut MaybeUninit<PacketBuf>, *mut PackedInfo) {
         let len = self.len;
@@ -270,8 +278,8 @@ impl Burst {
     #[inline(always)]
     pub(crate) unsafe fn forget_front(&mut self, count: usize) {
         if count == self.len {
-            self.set_len(0);
-            return;
+            // SAFETY: the caller took all of them over.
+            return unsafe { self.forget_all() };
         }
         let len = self.len;
         // SAFETY: both ranges lie inside the array, as `count <= len`; a move of handles, of which the first `count` are
@@ -287,13 +295,13 @@ impl Burst {
         self.len = len - count;
     }
 
-    /// Forgets the last `count` packets, whose buffers someone else owns now.
+    /// Forgets every packet, whose buffers someone else owns now.
     ///
     /// # Safety
-    /// The caller took the last `count` packets' buffers over.
+    /// The caller took all packets' buffers over.
     #[inline(always)]
-    pub(crate) unsafe fn forget_back(&mut self, count: usize) {
-        self.set_len(self.len.saturating_sub(count));
+    pub(crate) unsafe fn forget_all(&mut self) {
+        (self.len, self.rx_valid, self.tx_valid) = (0, 0, 0);
     }
 
     /// Drops every packet. [`PoolCache::free`](crate::PoolCache::free) is faster.

@@ -218,55 +218,55 @@ impl PoolCache {
 
     /// Frees every packet of the burst: those of this pool into the cache, strangers to their own pools.
     pub fn free(&mut self, burst: &mut Burst) {
-        while !burst.is_empty() {
-            // A run of packets in one buffer of this pool each, from the end: eight at a time, and then one by one.
-            let own = u64::from(self.tag) << TAG_SHIFT;
-            let room = self.room(burst.len());
-            let mut count = 0;
-            let (eights, places) = (burst.as_slice().as_rchunks::<EIGHT>().1, room.as_chunks_mut::<EIGHT>().0);
-            for (packets, places) in eights.iter().rev().zip(places) {
-                let mut strange = 0;
-                for (packet, place) in packets.iter().zip(places) {
-                    let meta = packet.meta();
-                    strange |= meta ^ own;
-                    *place = meta as u32;
-                }
-                if strange >> TAG_SHIFT != 0 {
-                    break;
-                }
-                count += EIGHT;
-            }
-            let rest = burst.as_slice().get(..burst.len() - count).unwrap_or(&[]);
-            for (packet, place) in rest.iter().rev().zip(room.get_mut(count..).unwrap_or(&mut [])) {
-                let meta = packet.meta();
-                if (meta ^ own) >> TAG_SHIFT != 0 {
-                    break;
-                }
-                *place = meta as u32;
-                count += 1;
-            }
-            self.len += count;
-            // SAFETY: the buffers of the last `count` packets are in the stock now.
-            unsafe { burst.forget_back(count) };
-            if count == 0 {
-                self.free_last(burst);
+        let count = burst.len();
+        if count > CACHE_SIZE - self.len {
+            self.flush((CACHE_SIZE / 2).min(CACHE_SIZE.saturating_sub(count)));
+            if count > CACHE_SIZE - self.len {
+                return self.free_any(burst); // longer than the cache
             }
         }
+        let own = u64::from(self.tag) << TAG_SHIFT;
+        let mut strange = 0;
+        let (packets, places) = (burst.as_slice().as_ptr(), self.stock.as_mut_ptr().wrapping_add(self.len));
+        // SAFETY: is called for numbers below `count`: there are as many packets, and as many places behind the stock (seen
+        // above), which are numbers of nobody's.
+        let mut put = |at: usize| unsafe {
+            let meta = (*packets.add(at)).meta();
+            strange |= meta ^ own;
+            *places.add(at) = meta as u32;
+        };
+        let mut at = 0;
+        while at + EIGHT <= count {
+            for i in 0..EIGHT {
+                put(at + i);
+            }
+            at += EIGHT;
+        }
+        while at < count {
+            put(at);
+            at += 1;
+        }
+        if strange >> TAG_SHIFT != 0 {
+            return self.free_any(burst);
+        }
+        self.len += count;
+        // SAFETY: all are packets in one buffer of this pool each, whose numbers are in the stock now.
+        unsafe { burst.forget_all() };
     }
 
-    /// Frees the last packet, which is a chain or a stranger.
+    /// As `free`, with chains or strangers among the packets, or more of them than go in one piece.
     #[inline(never)]
-    fn free_last(&mut self, burst: &mut Burst) {
-        if let Some(packet) = burst.pop()
-            && packet.parts().3 & POOL_MASK == self.tag
-        {
-            self.free_any(packet);
+    fn free_any(&mut self, burst: &mut Burst) {
+        while let Some(packet) = burst.pop() {
+            if packet.parts().3 & POOL_MASK == self.tag {
+                self.free_one(packet);
+            }
+            // A stranger drops here and goes home.
         }
-        // A stranger drops here and goes home.
     }
 
     /// Frees a packet of this pool, of one buffer or several.
-    fn free_any(&mut self, packet: PacketBuf) {
+    fn free_one(&mut self, packet: PacketBuf) {
         let (_, index, _, tag) = packet.into_parts();
         let chained = tag & CHAINED != 0;
         let mut at = Some(index);

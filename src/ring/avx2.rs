@@ -118,7 +118,8 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
     let limit = splat(shape.meta_limit);
     let zero = _mm256_setzero_si256();
     let seventh = _mm256_setr_epi64x(0, 0, 0, -1);
-    for group in 0..run.groups {
+    let groups = run.count / GROUP;
+    for group in 0..groups {
         let at = run.words.at(group * GROUP * F::WORDS);
         // SAFETY: the run's descriptors exist (contract).
         let mut pairs = unsafe { load_group::<F>(at) };
@@ -130,7 +131,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
         let mut lens = status;
         if F::LEN_WORD == 0 {
             if !is_zero(wrong) {
-                return group;
+                return group * GROUP;
             }
             // Word 0 may have been loaded before the status that shows it complete, so it is loaded now.
             fence(Ordering::Acquire);
@@ -148,7 +149,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
         // As in `kernel::plain`: where their union fits the buffer, every one does.
         wrong = _mm256_or_si256(wrong, _mm256_subs_epu16(_mm256_or_si256(lens[0], lens[1]), limit));
         if !is_zero(wrong) {
-            return group;
+            return group * GROUP;
         }
         // The loads above saw DONE; what the device wrote before it is visible after this.
         fence(Ordering::Acquire);
@@ -184,7 +185,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
             }
         }
     }
-    run.groups
+    groups * GROUP
 }
 
 /// Writes the first two words of two descriptors.

@@ -6,18 +6,20 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m256i, __m512i, _mm256_loadu_si256, _mm256_permutevar8x32_epi32, _mm256_setr_epi32, _mm256_storeu_si256,
-    _mm512_add_epi64, _mm512_and_si512, _mm512_castsi512_si256, _mm512_cmpgt_epu16_mask, _mm512_cmpgt_epu32_mask,
-    _mm512_cmpneq_epi64_mask, _mm512_cvtepu32_epi64, _mm512_loadu_si512, _mm512_mask_testn_epi64_mask,
-    _mm512_maskz_permutexvar_epi64, _mm512_mul_epu32, _mm512_permutexvar_epi32, _mm512_set1_epi32, _mm512_set1_epi64,
-    _mm512_setr_epi32, _mm512_setr_epi64, _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_sllv_epi64,
-    _mm512_srli_epi64, _mm512_srlv_epi64, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_ternarylogic_epi64,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
+    __m256i, __m512i, _bzhi_u32, _lzcnt_u32, _mm256_loadu_si256, _mm256_mask_storeu_epi32, _mm256_permutevar8x32_epi32,
+    _mm256_setr_epi32, _mm256_storeu_si256, _mm512_add_epi64, _mm512_and_si512, _mm512_castsi512_si256,
+    _mm512_cmpgt_epu32_mask, _mm512_cmpgt_epu64_mask, _mm512_cmpneq_epi64_mask, _mm512_cvtepu32_epi64,
+    _mm512_loadu_si512, _mm512_mask_storeu_epi64, _mm512_maskz_permutexvar_epi64, _mm512_mul_epu32,
+    _mm512_permutexvar_epi32, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64,
+    _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_sllv_epi64, _mm512_srli_epi64, _mm512_srlv_epi64,
+    _mm512_storeu_si512, _mm512_sub_epi32, _mm512_ternarylogic_epi64, _mm512_testn_epi64_mask, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi64, _pext_u32, _tzcnt_u32,
 };
 use std::sync::atomic::{Ordering, fence};
 
 use super::format::{RxFormat, TxFormat};
 use super::kernel::{self, GROUP, RxRun, RxShape, TX_WORDS, TxRun};
+use crate::mem::{PackedInfo, PacketBuf};
 
 /// Truth table of `ternarylogic`: a | b | c.
 const OR3: i32 = 0xfe;
@@ -34,6 +36,9 @@ impl Proof {
             && std::arch::is_x86_feature_detected!("avx512bw")
             && std::arch::is_x86_feature_detected!("avx512vl")
             && std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("bmi1")
+            && std::arch::is_x86_feature_detected!("bmi2")
+            && std::arch::is_x86_feature_detected!("lzcnt")
             && std::arch::is_x86_feature_detected!("avx512vbmi2");
         has.then_some(Proof(()))
     }
@@ -89,12 +94,12 @@ pub(super) fn lanes(numbers: __m256i) -> __m512i {
     _mm512_cvtepu32_epi64(_mm256_permutevar8x32_epi32(numbers, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)))
 }
 
-/// As [`kernel::rx_groups`].
+/// As [`kernel::rx_groups`]; and where groups end, what is left of the run as far as it is whole good frames, in one step too.
 ///
 /// # Safety
 /// As there.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
 pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
     run: &RxRun,
     shape: &RxShape,
@@ -104,75 +109,130 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
     let len_mask = splat(((1u64 << F::LEN_BITS) - 1) << 32);
     let whole = splat(F::DONE | F::LAST);
     let judged = splat(F::DONE | F::LAST | F::ERROR);
-    let stride = _mm512_set1_epi32(shape.stride as i32);
-    let (base, iova_base) = (splat(shape.base), splat(shape.iova_base));
-    let tag = splat(shape.meta_tag);
     let limit = splat(shape.meta_limit);
-    let zero = _mm512_setzero_si512();
-    for group in 0..run.groups {
-        let at = run.words.at(group * GROUP * F::WORDS);
-        // SAFETY: the run's descriptors exist (contract).
+    let mut from = 0;
+    // Groups are looked at whole.
+    while from < run.count && from + GROUP <= run.to_end {
+        let at = run.words.at(from * F::WORDS);
+        // SAFETY: the ring has the group.
         let status = unsafe { load_column::<F, true>(at) };
-        let mut wrong = u32::from(_mm512_cmpneq_epi64_mask(_mm512_and_si512(status, judged), whole));
+        let mut wrong = _mm512_cmpneq_epi64_mask(_mm512_and_si512(status, judged), whole);
+        // What the device wrote before the DONE that was seen is visible after this.
+        fence(Ordering::Acquire);
         let mut raw = status;
         if F::LEN_WORD == 0 {
-            if wrong != 0 {
-                return group;
-            }
-            // Word 0 may have been loaded before the status that shows it complete, so it is loaded now.
-            fence(Ordering::Acquire);
+            // Loaded after the status that shows it complete.
             // SAFETY: as above.
             raw = unsafe { load_column::<F, false>(at) };
         }
-        // Has a write-back left its bits in the last descriptor?
-        wrong |= u32::from(_mm512_mask_testn_epi64_mask(0x80, raw, splat(F::WRITTEN)));
+        // Has a write-back left its bits?
+        let unwritten = _mm512_testn_epi64_mask(raw, splat(F::WRITTEN));
         // Lengths where a packet has them.
         let len = _mm512_and_si512(_mm512_srlv_epi64(raw, splat(u64::from(F::LEN_SHIFT - 32))), len_mask);
-        wrong |= _mm512_cmpgt_epu16_mask(len, limit);
-        if wrong != 0 {
-            return group;
+        wrong |= _mm512_cmpgt_epu64_mask(len, limit);
+        let left = run.count - from;
+        // Of a group, the last descriptor's write-back says enough of the others.
+        if wrong | unwritten & 0x80 == 0 && left >= GROUP {
+            // SAFETY: the group is the run's, whole, good and done.
+            unsafe { take::<F, INFO, true>(run, from, GROUP, len, shape, quirks) };
+            from += GROUP;
+        } else {
+            let count = leading(wrong, unwritten, left);
+            // SAFETY: likewise the first `count`, which are no more than are left.
+            unsafe { take::<F, INFO, false>(run, from, count, len, shape, quirks) };
+            return from + count;
         }
-        // The loads above saw DONE; what the device wrote before it is visible after this.
-        fence(Ordering::Acquire);
-        if INFO {
-            // SAFETY: the run's descriptors exist and are the caller's, and so is the group of metadata (contract); the fence
-            // above came after the loads that saw them done. This function needs the same of the CPU.
-            unsafe { F::infos_avx512(at, &mut *run.infos.add(group), quirks) };
+    }
+    from
+}
+
+/// How many descriptors from the first on, of `left`, can be taken: none of them wrong, and the last one written, since the
+/// others were done before. The masks are in the order of this module.
+#[inline]
+#[target_feature(enable = "bmi1,bmi2,lzcnt")]
+fn leading(wrong: u8, unwritten: u8, left: usize) -> usize {
+    let in_order = |mask: u8| _pext_u32(mask.into(), 0x55) | _pext_u32(mask.into(), 0xaa) << 4;
+    let end = _tzcnt_u32(in_order(wrong) | 1 << left.min(GROUP));
+    let written = !in_order(unwritten) & ((1 << end) - 1);
+    (u32::BITS - _lzcnt_u32(written)) as usize
+}
+
+/// Takes `count` descriptors of the group that begins with `from`, whose lengths are `len`: all eight with `WHOLE`.
+///
+/// # Safety
+/// The run's contract, in which they are whole good frames, seen done.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
+unsafe fn take<F: RxFormat, const INFO: bool, const WHOLE: bool>(
+    run: &RxRun,
+    from: usize,
+    count: usize,
+    len: __m512i,
+    shape: &RxShape,
+    quirks: F::Quirks,
+) {
+    let stride = _mm512_set1_epi32(shape.stride as i32);
+    let (base, iova_base) = (splat(shape.base), splat(shape.iova_base));
+    let tag = splat(shape.meta_tag);
+    let at = run.words.at(from * F::WORDS);
+    if INFO {
+        // SAFETY: the ring has the group and the run a group of metadata more than it needs (contract), the caller's alone; those
+        // that count were seen done. This function needs the same of the CPU.
+        unsafe { F::infos_avx512(at, &mut *run.infos.cast::<PackedInfo>().add(from).cast(), quirks) };
+    }
+    // SAFETY: a group of slots is in the ring, of places there is one more than the run needs, and of buffers behind the end of
+    // the fresh ones (contract); nobody else uses them meanwhile. A packet is exactly address and meta. Each slot's buffer was the
+    // ring's alone, the device is done with it, the length fits it, and the slot gets another one. Places behind `count` are
+    // nobody's, slots behind it stay as they are.
+    let new = unsafe {
+        let slots = run.slots.cast::<u32>().add(from);
+        let old = lanes(_mm256_loadu_si256(slots.cast::<__m256i>()));
+        let meta = _mm512_ternarylogic_epi64::<OR3>(len, old, tag);
+        let addr = _mm512_add_epi64(_mm512_mul_epu32(old, stride), base);
+        let places = run.places.cast::<PacketBuf>().add(from).cast::<__m512i>();
+        _mm512_storeu_si512(places, _mm512_unpacklo_epi64(addr, meta));
+        _mm512_storeu_si512(places.add(1), _mm512_unpackhi_epi64(addr, meta));
+        let new = _mm256_loadu_si256(run.fresh.cast::<u32>().sub(from + count).cast::<__m256i>());
+        if WHOLE {
+            _mm256_storeu_si256(slots.cast::<__m256i>(), new);
+        } else {
+            _mm256_mask_storeu_epi32(slots.cast::<i32>(), ones(count) as u8, new);
         }
-        // SAFETY: a group of each (contract), which nobody else uses meanwhile. A packet is exactly address and meta. Each
-        // slot's buffer was the ring's alone, the device is done with it, the length fits it, and the slot gets another one.
-        let new = unsafe {
-            let slots = run.slots.add(group).cast::<__m256i>();
-            let old = lanes(_mm256_loadu_si256(slots));
-            let meta = _mm512_ternarylogic_epi64::<OR3>(len, old, tag);
-            let addr = _mm512_add_epi64(_mm512_mul_epu32(old, stride), base);
-            let places = run.places.add(group).cast::<__m512i>();
-            _mm512_storeu_si512(places, _mm512_unpacklo_epi64(addr, meta));
-            _mm512_storeu_si512(places.add(1), _mm512_unpackhi_epi64(addr, meta));
-            let new = _mm256_loadu_si256(run.fresh.sub(group + 1).cast::<__m256i>());
-            _mm256_storeu_si256(slots, new);
-            new
-        };
-        let at = at.cast_mut();
-        // SAFETY: the descriptors loaded above; they are the driver's, so nobody reads them before the doorbell.
-        unsafe {
-            if F::WORDS == 2 {
-                let iova = _mm512_add_epi64(_mm512_mul_epu32(lanes(new), stride), iova_base);
-                _mm512_storeu_si512(at.cast(), _mm512_unpacklo_epi64(iova, zero));
-                _mm512_storeu_si512(at.add(8).cast(), _mm512_unpackhi_epi64(iova, zero));
+        new
+    };
+    let at = at.cast_mut();
+    // SAFETY: descriptors seen done; they are the driver's, so nobody reads them before the doorbell. Those behind `count` are
+    // the device's, and what a mask leaves out is not written.
+    unsafe {
+        let store = |line: usize, words: __m512i| {
+            if WHOLE {
+                _mm512_storeu_si512(at.add(8 * line).cast(), words);
             } else {
-                // Whole lines of two descriptors each.
-                let iova = _mm512_add_epi64(_mm512_mul_epu32(_mm512_cvtepu32_epi64(new), stride), iova_base);
-                for pair in 0..GROUP / 2 {
-                    // Lane 2 * pair to lane 0, and the next to lane 4.
-                    let pick = _mm512_add_epi64(_mm512_setr_epi64(0, 0, 0, 0, 1, 0, 0, 0), splat(2 * pair as u64));
-                    let line = _mm512_maskz_permutexvar_epi64(0b0001_0001, pick, iova);
-                    _mm512_storeu_si512(at.add(8 * pair).cast(), line);
-                }
+                _mm512_mask_storeu_epi64(at.add(8 * line).cast(), (ones(count * F::WORDS) >> (8 * line)) as u8, words);
+            }
+        };
+        if F::WORDS == 2 {
+            let zero = _mm512_setzero_si512();
+            let iova = _mm512_add_epi64(_mm512_mul_epu32(lanes(new), stride), iova_base);
+            store(0, _mm512_unpacklo_epi64(iova, zero));
+            store(1, _mm512_unpackhi_epi64(iova, zero));
+        } else {
+            // Whole lines of two descriptors each.
+            let iova = _mm512_add_epi64(_mm512_mul_epu32(_mm512_cvtepu32_epi64(new), stride), iova_base);
+            for pair in 0..GROUP / 2 {
+                // Lane 2 * pair to lane 0, and the next to lane 4.
+                let pick = _mm512_add_epi64(_mm512_setr_epi64(0, 0, 0, 0, 1, 0, 0, 0), splat(2 * pair as u64));
+                store(pair, _mm512_maskz_permutexvar_epi64(0b0001_0001, pick, iova));
             }
         }
     }
-    run.groups
+}
+
+/// The lowest `count` bits, at most 32.
+#[inline]
+#[target_feature(enable = "bmi1,bmi2,lzcnt")]
+fn ones(count: usize) -> u32 {
+    _bzhi_u32(u32::MAX, count as u32)
 }
 
 /// As [`kernel::tx_run`], from the first packet on.

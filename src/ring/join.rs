@@ -181,7 +181,7 @@ pub(crate) fn forward<F: RxFormat, G: TxFormat>(
     judge: &mut Judge<'_>,
 ) -> Forwarded {
     let one_pool = cache.tag() == tx.tag && cache.tag() == rx.shape.tag;
-    if !one_pool || !rx.watch.parts.link.is_current() || rx.is_within_frame() {
+    if !one_pool || !rx.watch.parts.link.is_current() || rx.within_frame {
         return Forwarded::default();
     }
     // SAFETY: the proofs say that the CPU has what each is compiled for.

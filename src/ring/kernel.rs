@@ -142,28 +142,31 @@ pub(super) const fn has_vectors<F: RxFormat>() -> bool {
     F::STATUS == 1 && F::LEN_WORD < 2 && F::LEN_SHIFT >= 32 && F::LEN_SHIFT + F::LEN_BITS <= 64
 }
 
-/// A run of receive descriptors, in groups.
+/// A run of receive descriptors.
 pub(super) struct RxRun {
-    pub(super) groups: usize,
+    /// How many may be taken, and how many there are to the end of the ring, as many or more.
+    pub(super) count: usize,
+    pub(super) to_end: usize,
     /// The run's first descriptor.
     pub(super) words: Words,
     /// Buffers that are in the ring.
     pub(super) slots: *mut [u32; GROUP],
-    /// Where the packets go.
+    /// Where the packets go; a group more than `count` may be written.
     pub(super) places: *mut [MaybeUninit<PacketBuf>; GROUP],
-    /// Where their metadata goes.
+    /// Where their metadata goes, likewise.
     pub(super) infos: *mut [PackedInfo; GROUP],
-    /// The end of the buffers that replace those in the ring: the last group is used first, so that the newest are.
+    /// The end of the buffers that replace those in the ring: the last group is used first, so that the newest are. A group can
+    /// be read behind it.
     pub(super) fresh: *const [u32; GROUP],
 }
 
-/// Takes groups as long as all eight descriptors of one are whole good frames of one buffer each; returns how many.
+/// Takes groups as long as all eight descriptors of one are whole good frames of one buffer each; returns how many descriptors.
 ///
 /// # Safety
-/// The ring has the descriptors of the run; `slots`, `places` and, with `INFO`, `infos` have as many groups, as `fresh`
-/// has before its end; and the caller owns all of them, the buffers in `slots` and those in `fresh`. It gives up, per
-/// group done, the group's old slots (which are packets now) and its fresh buffers (which are in the slots now). The shape
-/// is that of the pool of these buffers.
+/// The ring has the descriptors of the run; `slots`, `places` and, with `INFO`, `infos` have as many, as `fresh` has before its
+/// end, and what is said there of a group more; and the caller owns all of them, the buffers in `slots` and those in `fresh`. It
+/// gives up, per descriptor taken, its old slot (which is a packet now) and a fresh buffer (which is in the slot now). The
+/// shape is that of the pool of these buffers.
 #[inline(always)]
 pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
     run: &RxRun,
@@ -171,7 +174,8 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
     quirks: F::Quirks,
 ) -> usize {
     let (words, limit) = (run.words, u32::from(shape.limit));
-    for group in 0..run.groups {
+    let groups = run.count / GROUP;
+    for group in 0..groups {
         // SAFETY: each has the group (contract), and nobody else uses it meanwhile.
         let (slots, places, fresh) =
             unsafe { (&mut *run.slots.add(group), &mut *run.places.add(group), &*run.fresh.sub(group + 1)) };
@@ -191,7 +195,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
             }
         }
         if !plain::<F>(all, any) || F::LEN_WORD == F::STATUS && (F::len(any) > limit || last & F::WRITTEN == 0) {
-            return group;
+            return group * GROUP;
         }
         // The loads above saw DONE; what the device wrote before it is visible after this.
         fence(Ordering::Acquire);
@@ -204,7 +208,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
                 PacketBuf::write_len(place, F::len(last) as u16);
             }
             if F::len(any) > limit || last & F::WRITTEN == 0 {
-                return group;
+                return group * GROUP;
             }
         }
         if INFO {
@@ -224,22 +228,17 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
             unsafe { shape.arm(words, at + i * F::WORDS, index) };
         }
     }
-    run.groups
+    groups * GROUP
 }
 
-/// As [`rx_groups`], descriptor by descriptor, for up to `count` of them.
+/// As [`rx_groups`], descriptor by descriptor.
 ///
 /// # Safety
-/// As there, for `count` descriptors, slots, places and buffers before the end of `fresh`.
+/// As there.
 #[inline(always)]
-pub(super) unsafe fn rx_few<F: RxFormat, const INFO: bool>(
-    run: &RxRun,
-    count: usize,
-    shape: &RxShape,
-    quirks: F::Quirks,
-) -> usize {
+pub(super) unsafe fn rx_few<F: RxFormat, const INFO: bool>(run: &RxRun, shape: &RxShape, quirks: F::Quirks) -> usize {
     let whole = F::DONE | F::LAST;
-    for i in 0..count {
+    for i in 0..run.count {
         let at = i * F::WORDS;
         // SAFETY: the descriptor exists (contract).
         let load = |word| unsafe { run.words.load(at + word) };
@@ -267,7 +266,7 @@ pub(super) unsafe fn rx_few<F: RxFormat, const INFO: bool>(
             shape.arm(run.words, at, fresh);
         }
     }
-    count
+    run.count
 }
 
 /// Is every one of a group's status words, whose AND and OR these are, a whole good frame? That each fits its buffer is for

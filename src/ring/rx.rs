@@ -9,8 +9,10 @@
 //! A burst touches one state word, the descriptors it takes (16 or 32 bytes each), their slots (4 bytes each), the cache's
 //! stock and the burst; never the packets.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::descriptors::{Descriptors, Words};
@@ -20,7 +22,7 @@ use super::link::{Count, InFlight, QueueLink};
 use super::state::Turn;
 use crate::error::{Error, Result};
 use crate::event;
-use crate::mem::{Burst, CACHE_SIZE, Lines, PacketBuf, PoolCache, PoolHandle};
+use crate::mem::{BLOCK, Burst, CACHE_SIZE, Lines, PacketBuf, PoolCache, PoolHandle};
 use crate::mmio::Doorbell;
 
 /// Longest frame in bytes that a device can mean: 14 bits of length (igbvf.md 4.7, RLPML), more than any MTU here.
@@ -132,6 +134,8 @@ pub struct RxQueue<F: RxFormat> {
     max_pieces: u32,
     /// Drop the rest of the current frame.
     discard: bool,
+    /// The next descriptor is not a frame's first: there is a front, or a rest to be dropped.
+    pub(super) within_frame: bool,
 }
 
 // A queue is Send by its parts and must not be shared: no method takes `&self` to the ring.
@@ -170,6 +174,7 @@ impl<F: RxFormat> RxQueue<F> {
             pieces: 0,
             max_pieces,
             discard: false,
+            within_frame: false,
         })
     }
 
@@ -199,6 +204,17 @@ impl<F: RxFormat> RxQueue<F> {
     /// As `burst`, of a queue that is not idle.
     #[inline(never)]
     pub(crate) fn attend(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        if self.watch.parts.link.is_current() && cache.tag() == self.watch.tag {
+            self.work(cache, burst)
+        } else {
+            self.attend_change(cache, burst)
+        }
+    }
+
+    /// The state word has changed, or the cache is of another pool.
+    #[cold]
+    #[inline(never)]
+    fn attend_change(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         if !self.watch.parts.link.is_current() && !self.catch_up() {
             return 0;
         }
@@ -206,21 +222,25 @@ impl<F: RxFormat> RxQueue<F> {
             self.watch.parts.counts.wrong_pool.add(1);
             return 0;
         }
-        self.work(cache, burst)
+        self.attend(cache, burst)
     }
 
     /// The rest of `burst`, once for each kernel, so that its loop and what surrounds it are one.
     #[inline(always)]
     fn work(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        // What is less than a group goes one by one in any case.
-        let kernel = if burst.limit() - burst.len() < GROUP { Kernel::Portable } else { self.watch.parts.kernel };
+        let wanted = burst.limit() - burst.len();
         // SAFETY: the proofs say that the CPU has what each is compiled for.
         unsafe {
-            match (kernel, self.watch.parts.want_info) {
+            match (self.watch.parts.kernel, self.watch.parts.want_info) {
+                (_, false) if wanted == 1 => self.work_one::<false>(cache, burst),
+                (_, true) if wanted == 1 => self.work_one::<true>(cache, burst),
                 #[cfg(target_arch = "x86_64")]
                 (Kernel::Avx512(_), false) => self.work_avx512::<false>(cache, burst),
                 #[cfg(target_arch = "x86_64")]
                 (Kernel::Avx512(_), true) => self.work_avx512::<true>(cache, burst),
+                // The others have nothing for less than a group.
+                (_, false) if wanted < GROUP => self.work_few::<false>(cache, burst),
+                (_, true) if wanted < GROUP => self.work_few::<true>(cache, burst),
                 #[cfg(target_arch = "x86_64")]
                 (Kernel::Avx2(_), false) => self.work_avx2::<false>(cache, burst),
                 #[cfg(target_arch = "x86_64")]
@@ -231,10 +251,32 @@ impl<F: RxFormat> RxQueue<F> {
         }
     }
 
+    /// As `receive`, of one packet, for which a run is not worth its preparations.
+    #[inline(never)]
+    fn work_one<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        let before = burst.len();
+        if !self.plain::<INFO>(cache, burst) {
+            while self.is_next_done() && self.unusual::<INFO>(cache, burst) {}
+        }
+        let got = burst.len() - before;
+        self.finish(got);
+        got
+    }
+
+    /// As `receive`, of less than a group.
+    #[inline(never)]
+    fn work_few<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        let before = burst.len();
+        while self.few::<INFO>(cache, burst) {}
+        let got = burst.len() - before;
+        self.finish(got);
+        got
+    }
+
     /// # Safety
     /// The CPU has AVX-512 as `avx512::Proof` says.
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
     unsafe fn work_avx512<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         // SAFETY: `receive` asks for runs that meet the contract.
         self.receive::<INFO>(cache, burst, |run, shape, quirks| unsafe {
@@ -271,7 +313,8 @@ impl<F: RxFormat> RxQueue<F> {
         })
     }
 
-    /// Receives what there is room for, by groups as `kernel` does them (see [`kernel::rx_groups`]) and the rest as it comes.
+    /// Receives what there is room for: runs of plain packets as `kernel` does them (see [`kernel::rx_groups`]), and what is
+    /// between them as it comes.
     #[inline(always)]
     fn receive<const INFO: bool>(
         &mut self,
@@ -281,57 +324,115 @@ impl<F: RxFormat> RxQueue<F> {
     ) -> usize {
         let before = burst.len();
         loop {
-            let room = self.room(burst).min(CACHE_SIZE / 2);
-            if room >= GROUP && !self.is_within_frame() {
-                let groups = cache.ensure(room) / GROUP;
-                let run = self.run(groups, cache, burst);
+            if !self.within_frame {
+                let room = self.room(burst).min(CACHE_SIZE / 2);
+                let run = self.run(cache.ensure(room), cache, burst);
                 // The run lies in the ring, from `next` on, where every descriptor and slot is the queue's; the burst has
                 // room for as many packets; the fresh buffers are the cache's, which gives them up below.
-                let done = kernel(&run, &self.shape, self.quirks) * GROUP;
+                let done = kernel(&run, &self.shape, self.quirks);
                 // SAFETY: the kernel made that many packets of slots that have others of the cache's buffers now.
                 unsafe { self.account::<INFO>(done, cache, burst) };
             }
-            if burst.is_full() || !self.rest::<INFO>(cache, burst) {
+            if burst.is_full() || !self.is_next_done() || !self.rest::<INFO>(cache, burst) {
                 break;
             }
         }
         let got = burst.len() - before;
+        self.finish(got);
+        got
+    }
+
+    /// As `few`, seldom needed.
+    #[inline(never)]
+    fn rest<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
+        self.few::<INFO>(cache, burst)
+    }
+
+    /// What groups leave, up to a group: the end of the ring, of the burst or of the done descriptors, or something unusual. True
+    /// when there may be more.
+    #[inline(always)]
+    fn few<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
+        if !self.within_frame {
+            let room = self.room(burst).min(GROUP);
+            let run = self.run(cache.ensure(room), cache, burst);
+            // SAFETY: as in `receive`.
+            let done = unsafe { kernel::rx_few::<F, INFO>(&run, &self.shape, self.quirks) };
+            // SAFETY: as there.
+            unsafe { self.account::<INFO>(done, cache, burst) };
+            if done == room {
+                return !burst.is_full();
+            }
+        }
+        self.is_next_done() && self.unusual::<INFO>(cache, burst)
+    }
+
+    /// Accounts for a burst of `got` packets.
+    #[inline(always)]
+    fn finish(&mut self, got: usize) {
         self.watch.parts.counts.packets.add(got as u64);
         if self.unannounced >= self.tail_step {
             self.announce();
         }
-        got
     }
 
-    /// What groups leave: the end of the ring, of the burst or of the done descriptors, or something unusual. True when groups
-    /// may go on, false when there is nothing more to do.
-    #[inline(never)]
-    fn rest<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
-        let room = self.room(burst).min(GROUP);
-        if !self.is_within_frame() {
-            let count = cache.ensure(room);
-            let run = self.run(0, cache, burst);
-            // SAFETY: as in `receive`, of which this is the same for `count` descriptors.
-            let done = unsafe { kernel::rx_few::<F, INFO>(&run, count, &self.shape, self.quirks) };
-            // SAFETY: as there.
-            unsafe { self.account::<INFO>(done, cache, burst) };
-            if burst.is_full() {
-                return false;
-            }
-            if done == room {
-                return true;
-            }
+    /// Takes the next descriptor if it is a whole good frame in one buffer and there is another one for its slot. The burst is
+    /// not full.
+    #[inline(always)]
+    fn plain<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
+        const { assert!(F::STATUS == 1) };
+        if self.within_frame || cache.ensure(1) == 0 {
+            return false;
         }
-        // What stopped it: nothing there, no buffer, or a frame that goes on.
-        while self.single::<INFO>(cache, burst) {
-            if burst.is_full() {
-                return false;
+        let whole = F::DONE | F::LAST;
+        // SAFETY: `next` is below the ring's size.
+        let words = unsafe { self.watch.parts.ring.words().from(self.next as usize * F::WORDS) };
+        // SAFETY: the words of a descriptor.
+        let load = |word| unsafe { words.load(word) };
+        let status = load(F::STATUS);
+        if status & (whole | F::ERROR) != whole {
+            return false;
+        }
+        // What the device wrote before DONE is visible after this.
+        fence(Ordering::Acquire);
+        let len_word = if F::LEN_WORD == F::STATUS { status } else { load(F::LEN_WORD) };
+        let len = F::len(len_word);
+        if len_word & F::WRITTEN == 0 || len > self.shape.limit.into() {
+            return false;
+        }
+        let (places, infos) = burst.spare();
+        // SAFETY: the slot and descriptor are the ring's, and the burst has room (contract). The slot's buffer was the ring's
+        // alone, the device is done with it, the length fits it, and the slot gets another buffer, which the cache gives up.
+        unsafe {
+            if INFO {
+                infos.write(F::packed(&kernel::all_words::<F>(status, load), self.quirks));
             }
-            if !self.is_within_frame() {
+            let fresh = *cache.end().sub(1);
+            let slot = self.slots.as_mut_ptr().add(self.next as usize);
+            let index = slot.replace(fresh);
+            let packet = PacketBuf::from_parts(self.shape.addr(index), index, len as u16, self.shape.tag);
+            places.write(MaybeUninit::new(packet));
+            self.shape.arm(words, 0, fresh);
+            self.account::<INFO>(1, cache, burst);
+        }
+        true
+    }
+
+    /// What stopped a run before the end: no buffer, or something unusual. True when another run may follow.
+    #[inline(never)]
+    fn unusual<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
+        while !burst.is_full() && self.single::<INFO>(cache, burst) {
+            if !self.within_frame {
                 return true;
             }
         }
         false
+    }
+
+    /// Has the device reported the next descriptor done?
+    #[inline(always)]
+    fn is_next_done(&self) -> bool {
+        // SAFETY: a word of the ring, which is among the parts.
+        unsafe { self.watch.status.load(0) & F::DONE != 0 }
     }
 
     /// Descriptors to the end of the ring, as far as the burst has room for their packets.
@@ -340,19 +441,14 @@ impl<F: RxFormat> RxQueue<F> {
         (burst.limit() - burst.len()).min(self.slots.len() - self.next as usize)
     }
 
-    /// Is the next descriptor not a frame's first?
-    #[inline(always)]
-    pub(super) fn is_within_frame(&self) -> bool {
-        self.partial.is_some() || self.discard
-    }
-
     /// The run from `next` on.
     #[inline(always)]
-    fn run(&mut self, groups: usize, cache: &PoolCache, burst: &mut Burst) -> RxRun {
+    fn run(&mut self, count: usize, cache: &PoolCache, burst: &mut Burst) -> RxRun {
         let first = self.next as usize;
         let (places, infos) = burst.spare();
         RxRun {
-            groups,
+            count,
+            to_end: self.slots.len() - first,
             // SAFETY: `next` is below the ring's size.
             words: unsafe { self.watch.parts.ring.words().from(first * F::WORDS) },
             slots: self.slots.as_mut_ptr().wrapping_add(first).cast(),
@@ -411,7 +507,9 @@ impl<F: RxFormat> RxQueue<F> {
             let len = if len <= u32::from(self.watch.parts.buffer_len) { len as u16 } else { 0 };
             PacketBuf::from_parts(addr, index, len, self.shape.tag)
         };
-        if let Some(packet) = self.assemble(piece, status, len) {
+        let whole = self.assemble(piece, status, len);
+        self.within_frame = self.partial.is_some() || self.discard;
+        if let Some(packet) = whole {
             // The caller checked that there is room; without it the packet would drop and its buffer go home.
             let _ = burst.push(packet);
             if INFO {
@@ -510,6 +608,7 @@ impl<F: RxFormat> RxQueue<F> {
                 self.partial = None;
                 self.pieces = 0;
                 self.discard = false;
+                self.within_frame = false;
                 self.next = 0;
                 self.look_at_next();
                 let mut position = 0;
@@ -583,4 +682,4 @@ impl<F: RxFormat> Drop for RxQueue<F> {
     }
 }
 
-const _: () = assert!(GROUP <= CACHE_SIZE / 2, "a group's buffers come from one cache");
+const _: () = assert!(GROUP <= BLOCK, "a group can be read behind the cache's stock");

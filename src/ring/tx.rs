@@ -220,6 +220,17 @@ impl<F: TxFormat> TxQueue<F> {
     /// than the queue's (which is counted).
     #[inline]
     pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        if self.is_current() && cache.tag() == self.tag {
+            self.work(cache, burst)
+        } else {
+            self.attend_change(cache, burst)
+        }
+    }
+
+    /// The state word has changed, or the cache is of another pool.
+    #[cold]
+    #[inline(never)]
+    fn attend_change(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         if !self.is_current() && !self.catch_up(cache) {
             return 0;
         }
@@ -227,6 +238,12 @@ impl<F: TxFormat> TxQueue<F> {
             self.parts.counts.wrong_pool.add(1);
             return 0;
         }
+        self.work(cache, burst)
+    }
+
+    /// The rest of `burst`, by the kernel that fits.
+    #[inline(always)]
+    fn work(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         // Vectors gain nothing for a few packets.
         let kernel = if burst.len() < GROUP { Kernel::Portable } else { self.parts.kernel };
         // SAFETY: the proofs say that the CPU has what each is compiled for.
