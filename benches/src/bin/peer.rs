@@ -4,7 +4,8 @@
 //! Every side is a process that serves commands (`benches/peer/harness.c`); for each figure the sides take turns, so that
 //! what the neighbours of a shared machine do hits all of them.
 //!
-//! usage: peer --fake LIBRARY --vfring PROGRAM [--dpdk VERSION=PROGRAM]... [--quick] [--family NAME]... --out FOLDER
+//! usage: peer --fake LIBRARY --vfring PROGRAM [--dpdk VERSION=PROGRAM]... [--quick] [--family NAME]... [--ring N]... [--burst N]...
+//!   --out FOLDER
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -131,6 +132,9 @@ struct Options {
     dpdk: Vec<(String, PathBuf)>,
     quick: bool,
     families: Vec<String>,
+    /// Of the whole measurement these alone, where there are any.
+    rings: Vec<u32>,
+    bursts: Vec<u32>,
     out: PathBuf,
 }
 
@@ -141,6 +145,8 @@ fn options() -> Option<Options> {
         dpdk: Vec::new(),
         quick: false,
         families: Vec::new(),
+        rings: Vec::new(),
+        bursts: Vec::new(),
         out: PathBuf::new(),
     };
     let mut arguments = std::env::args().skip(1);
@@ -151,6 +157,8 @@ fn options() -> Option<Options> {
             "--vfring" => options.vfring = arguments.next()?.into(),
             "--out" => options.out = arguments.next()?.into(),
             "--family" => options.families.push(arguments.next()?),
+            "--ring" => options.rings.push(arguments.next()?.parse().ok()?),
+            "--burst" => options.bursts.push(arguments.next()?.parse().ok()?),
             "--dpdk" => {
                 let named = arguments.next()?;
                 let (version, program) = named.split_once('=')?;
@@ -280,11 +288,16 @@ fn ratio_table(figures: &Figures, name: &str, settings: &[Setting], bursts: &[u3
 
 fn run(options: &Options) -> Result<(), Failure> {
     std::fs::create_dir_all(&options.out)?;
-    let bursts: &[u32] = if options.quick { &[BURST] } else { &[1, 4, 8, 32, 64, 256] };
+    let mut bursts = if options.quick { vec![BURST] } else { vec![1, 4, 8, 32, 64, 256] };
     let mut settings = vec![Setting { memory: Memory::Warm, ring: 512 }];
     if !options.quick {
         settings.extend([1024, 4096].map(|ring| Setting { memory: Memory::Warm, ring }));
         settings.extend([512, 4096].map(|ring| Setting { memory: Memory::Llc, ring }));
+    }
+    bursts.retain(|burst| options.bursts.is_empty() || options.bursts.contains(burst));
+    settings.retain(|setting| options.rings.is_empty() || options.rings.contains(&setting.ring));
+    if bursts.is_empty() || settings.is_empty() {
+        return Err("no such ring or burst is measured".into());
     }
     let mut table = "family\tmemory\tring\tburst\tside\tpath\tleast\tmedian\tmost\tinstructions\n".to_owned();
     let mut report = String::new();
@@ -302,7 +315,7 @@ fn run(options: &Options) -> Result<(), Failure> {
                 names = sides.iter().map(|side| side.name.clone()).collect();
                 ours = sides.iter().filter(|side| side.ours).map(|side| side.name.clone()).collect();
             }
-            for &burst in bursts {
+            for &burst in &bursts {
                 for path in PATHS.iter().map(|(path, _)| *path).chain((burst == BURST).then_some("empty")) {
                     measure(&mut sides, setting, burst, path, &mut figures)?;
                 }
@@ -319,12 +332,13 @@ fn run(options: &Options) -> Result<(), Failure> {
                 family.name
             )?;
         }
-        writeln!(report, "### {}\n\nRing 512, burst {BURST}, warm.\n", family.name)?;
-        report += &main_table(&figures, &names, settings[0])?;
+        let first = settings[0];
+        writeln!(report, "### {}\n\nRing {}, burst {BURST}, {}.\n", family.name, first.ring, first.memory.name())?;
+        report += &main_table(&figures, &names, first)?;
         if !options.quick {
             for name in ours.iter().filter(|name| !name.contains("portable")) {
                 writeln!(report, "\n{name}: ratio to DPDK's best (core cycles per packet), by burst size.\n")?;
-                report += &ratio_table(&figures, name, &settings, bursts)?;
+                report += &ratio_table(&figures, name, &settings, &bursts)?;
             }
         }
         report.push('\n');
@@ -337,7 +351,7 @@ fn run(options: &Options) -> Result<(), Failure> {
 
 fn main() -> ExitCode {
     let Some(options) = options() else {
-        eprintln!("usage: benches/peer/run [--quick] [--family igbvf|ixgbevf|iavf|'iavf flex']... [OUT]");
+        eprintln!("usage: benches/peer/run [--quick] [--family NAME]... [--ring N]... [--burst N]... [OUT]");
         return ExitCode::FAILURE;
     };
     match run(&options) {
