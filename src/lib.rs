@@ -55,6 +55,7 @@ compile_error!("vfring needs 64-bit Linux: it is built on VFIO and hugepages");
 compile_error!("vfring without a driver can do nothing: enable a feature of `iavf`, `igbvf` and `ixgbevf`");
 
 mod addr;
+mod cpu;
 #[path = "../drivers/mod.rs"]
 pub mod drivers;
 mod error;
@@ -76,6 +77,7 @@ mod sync;
 mod vfio;
 
 pub use addr::{Iova, MacAddr, PciAddress};
+pub use cpu::widest_vectors;
 pub use drivers::{AnyRx, AnyTx, Forward, Started};
 pub use error::{Error, Result};
 pub use mem::{
@@ -89,6 +91,5 @@ pub use port::{
 };
 pub use ring::{
     Forwarded, Frame, PortState, RxFormat, RxQueue, RxQueueStats, TxFormat, TxQueue, TxQueueStats, Verdict,
-    widest_vectors,
 };
 pub use spec::{DeviceSpec, SimSpec};

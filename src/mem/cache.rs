@@ -9,25 +9,23 @@ use crossbeam::utils::CachePadded;
 
 use super::burst::{Burst, move_to_front};
 use super::depot::MAGAZINE;
+use super::numbers;
 use super::packet::{CHAINED, POOL_MASK, PacketBuf, links_of};
 use super::pool::PoolHandle;
+use crate::cpu::Kernel;
 
 /// Most buffers that a cache keeps.
 pub(crate) const CACHE_SIZE: usize = 512;
 
 /// Numbers that `put_block` copies at once.
 pub(crate) const BLOCK: usize = 32;
-/// Packets or numbers in one straight line.
-const EIGHT: usize = 8;
-/// Where a packet's `meta` has its tag.
-const TAG_SHIFT: u32 = 48;
-
 /// Free buffers of one pool for one thread. Dropping it takes them back to the pool.
 #[repr(align(128))] // lines of its own, see `mem::lines`
 pub struct PoolCache {
     pool: PoolHandle,
     /// The pool's number, which bursts compare with the queue's.
     tag: u16,
+    kernel: Kernel,
     len: usize,
     /// The stock, and room for what `put_block` copies behind it.
     stock: Box<CachePadded<[u32; CACHE_SIZE + BLOCK]>>,
@@ -35,7 +33,13 @@ pub struct PoolCache {
 
 impl PoolCache {
     pub(crate) fn new(pool: PoolHandle) -> PoolCache {
-        PoolCache { tag: pool.number(), pool, len: 0, stock: Box::new(CachePadded::new([0; CACHE_SIZE + BLOCK])) }
+        PoolCache {
+            tag: pool.number(),
+            kernel: pool.kernel(),
+            pool,
+            len: 0,
+            stock: Box::new(CachePadded::new([0; CACHE_SIZE + BLOCK])),
+        }
     }
 
     #[inline(always)]
@@ -225,28 +229,9 @@ impl PoolCache {
                 return self.free_any(burst); // longer than the cache
             }
         }
-        let own = u64::from(self.tag) << TAG_SHIFT;
-        let mut strange = 0;
-        let (packets, places) = (burst.as_slice().as_ptr(), self.stock.as_mut_ptr().wrapping_add(self.len));
-        // SAFETY: is called for numbers below `count`: there are as many packets, and as many places behind the stock (seen
-        // above), which are numbers of nobody's.
-        let mut put = |at: usize| unsafe {
-            let meta = (*packets.add(at)).meta();
-            strange |= meta ^ own;
-            *places.add(at) = meta as u32;
-        };
-        let mut at = 0;
-        while at + EIGHT <= count {
-            for i in 0..EIGHT {
-                put(at + i);
-            }
-            at += EIGHT;
-        }
-        while at < count {
-            put(at);
-            at += 1;
-        }
-        if strange >> TAG_SHIFT != 0 {
+        let (packets, places) = (burst.as_slice(), self.stock.as_mut_ptr().wrapping_add(self.len));
+        // SAFETY: the stock has places for all packets, seen above, and for a block more, which are numbers of nobody's.
+        if !unsafe { numbers::gather(packets, self.tag, places, self.kernel) } {
             return self.free_any(burst);
         }
         self.len += count;

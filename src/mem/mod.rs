@@ -1,7 +1,7 @@
 //! Memory that a device may touch, and the packets in it.
 //!
 //! Read in this order: `region` (the only allocator of DMA memory), `pool` (equal buffers in a region, and when they
-//! are freed), `depot` (where free buffers are), `cache` (a thread's own stock), `packet` (the one owner of a buffer),
+//! are freed), `depot` (where free buffers are), `cache` (a thread's own stock), `numbers` (what it takes from a freed burst), `packet` (the one owner of a buffer),
 //! `burst` (what rings work on); `lines` keeps what threads write apart. Nothing here knows a device: a pool only learns from a
 //! [`DmaTarget`] whether hugepages are needed, and where.
 
@@ -10,6 +10,7 @@ mod cache;
 mod depot;
 mod info;
 mod lines;
+mod numbers;
 mod packet;
 mod pool;
 mod region;

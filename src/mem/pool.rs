@@ -16,6 +16,7 @@ use super::cache::PoolCache;
 use super::depot::{Depot, MAGAZINE};
 use super::packet::POOL_MASK;
 use super::region::{HugeRegion, Pages};
+use crate::cpu::Kernel;
 use crate::error::{Error, Result};
 
 /// Bytes in front of a received packet, for headers to be added.
@@ -45,6 +46,8 @@ pub(crate) struct PoolShared {
     links: Box<[AtomicU64]>,
     /// Buffers that started ports count on.
     reserved: AtomicU32,
+    /// How caches free packets.
+    kernel: Kernel,
 }
 
 impl PoolShared {
@@ -69,6 +72,10 @@ impl PoolShared {
     pub(crate) fn buffer_bounds(&self, index: u32) -> (usize, usize) {
         let start = self.base + index as usize * self.stride;
         (start, start + HEADROOM + self.data_room as usize)
+    }
+
+    pub(crate) fn kernel(&self) -> Kernel {
+        self.kernel
     }
 
     pub(crate) fn region(&self) -> &Arc<HugeRegion> {
@@ -181,6 +188,11 @@ pub trait DmaTarget {
     fn numa_node(&self) -> Option<u32>;
     /// True for a software model, which can do with ordinary pages.
     fn is_model(&self) -> bool;
+    /// Widest vectors, in bits, that caches of the pool may use; see
+    /// [`PortConfig::vector_bits`](crate::PortConfig::vector_bits).
+    fn vector_bits(&self) -> u16 {
+        u16::MAX
+    }
 }
 
 /// Makes a [`Mempool`].
@@ -272,10 +284,11 @@ impl MempoolBuilder {
             return Err(Error::Config("ordinary pages are for software models only: a VF needs hugepages".into()));
         }
         let node = self.node.or_else(|| targets.iter().find_map(|t| t.numa_node()));
-        self.build(pages, node)
+        let bits = targets.iter().map(|t| t.vector_bits()).min().unwrap_or(u16::MAX);
+        self.build(pages, node, Kernel::best(bits))
     }
 
-    fn build(self, pages: Pages, node: Option<u32>) -> Result<Mempool> {
+    fn build(self, pages: Pages, node: Option<u32>, kernel: Kernel) -> Result<Mempool> {
         let MempoolBuilder { buffers, data_room, .. } = self;
         if !(MAGAZINE as u32..=MAX_BUFFERS).contains(&buffers) {
             return Err(Error::Config(format!(
@@ -300,6 +313,7 @@ impl MempoolBuilder {
             depot: Depot::new(&numbers),
             links: (0..count).map(|_| AtomicU64::new(0)).collect(),
             reserved: AtomicU32::new(0),
+            kernel,
         };
         let shared = Box::into_raw(Box::new(shared));
         TABLE[number as usize].store(shared, Ordering::Release);

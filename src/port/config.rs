@@ -110,8 +110,8 @@ impl PortConfig {
         self
     }
 
-    /// Use no vector instructions wider than so many bits, 0 for none at all. By default queues use the widest that the CPU
-    /// has and they have loops for ([`widest_vectors`](crate::widest_vectors)). Packets are the same either way.
+    /// Use no vector instructions wider than so many bits, 0 for none at all. By default queues, and caches of pools made for
+    /// the port, use the widest that the CPU has and they have loops for ([`widest_vectors`](crate::widest_vectors)). Packets are the same either way.
     pub fn vector_bits(mut self, most: u16) -> Self {
         self.vector_bits = most;
         self

@@ -195,6 +195,10 @@ impl DmaTarget for Port {
     fn is_model(&self) -> bool {
         self.info.is_model
     }
+
+    fn vector_bits(&self) -> u16 {
+        self.config.vector_bits
+    }
 }
 
 impl Drop for Port {

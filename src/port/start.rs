@@ -10,12 +10,11 @@ use super::Port;
 use super::control::{Control, Inner, Side};
 use super::device::{MAILBOX_VECTOR, RingKind, RingPlan};
 use crate::addr::Iova;
+use crate::cpu::Kernel;
 use crate::error::{Error, Result};
 use crate::event::eventfd;
 use crate::mem::{HugeRegion, Mempool, Pages, PoolHandle};
-use crate::ring::{
-    Attached, Descriptors, Gate, Kernel, QueueLink, RxCounts, RxInterrupt, RxParts, Shared, TxCounts, TxParts,
-};
+use crate::ring::{Attached, Descriptors, Gate, QueueLink, RxCounts, RxInterrupt, RxParts, Shared, TxCounts, TxParts};
 
 /// Rings start on page boundaries: more than any family asks for.
 const RING_ALIGN: usize = 4096;

@@ -29,16 +29,6 @@ use crate::mem::PacketBuf;
 /// Packets in one pass of the transmit loop.
 const TX_GROUP: usize = 4;
 
-/// That this CPU has AVX2. Only `detect` makes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Proof(());
-
-impl Proof {
-    pub(crate) fn detect() -> Option<Proof> {
-        std::arch::is_x86_feature_detected!("avx2").then_some(Proof(()))
-    }
-}
-
 /// The first two words of the descriptors `AT` and `AT + 1`, as they are at this moment.
 ///
 /// # Safety

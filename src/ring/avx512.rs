@@ -24,26 +24,6 @@ use crate::mem::{PackedInfo, PacketBuf};
 /// Truth table of `ternarylogic`: a | b | c.
 const OR3: i32 = 0xfe;
 
-/// That this CPU has AVX-512 as the loops need it. Only `detect` makes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Proof(());
-
-impl Proof {
-    /// VBMI2 is not used: it tells the CPUs (Ice Lake and Zen 4 on) whose clock does not fall for light work in 512 bits
-    /// from those where it does.
-    pub(crate) fn detect() -> Option<Proof> {
-        let has = std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx512bw")
-            && std::arch::is_x86_feature_detected!("avx512vl")
-            && std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("bmi1")
-            && std::arch::is_x86_feature_detected!("bmi2")
-            && std::arch::is_x86_feature_detected!("lzcnt")
-            && std::arch::is_x86_feature_detected!("avx512vbmi2");
-        has.then_some(Proof(()))
-    }
-}
-
 /// 64 bytes at word `AT`, as they are at this moment.
 ///
 /// # Safety

@@ -16,9 +16,10 @@ use super::descriptors::Words;
 use super::format::{RxFormat, TxFormat};
 use super::frame::{Arrivals, Forwarded, Gallery, View};
 use super::info;
-use super::kernel::{GROUP, Kernel, RxShape, TX_WORDS, TxShape, all_words};
+use super::kernel::{GROUP, RxShape, TX_WORDS, TxShape, all_words};
 use super::rx::RxQueue;
 use super::tx::{MIN_FRAME, TxQueue};
+use crate::cpu::Kernel;
 use crate::mem::{PackedInfo, PoolCache};
 
 /// Who judges frames.
@@ -216,7 +217,7 @@ fn chunk_portable<F: RxFormat, G: TxFormat, const INFO: bool>(
 }
 
 /// # Safety
-/// The CPU has AVX-512 as `avx512::Proof` says.
+/// The CPU has AVX-512 as `cpu::Avx512` says.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
 unsafe fn chunk_avx512<F: RxFormat, G: TxFormat, const INFO: bool>(

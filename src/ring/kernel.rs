@@ -10,6 +10,7 @@ use std::sync::atomic::{Ordering, fence};
 use super::descriptors::Words;
 use super::format::{MAX_WORDS, RxFormat, TxFormat};
 use super::info;
+use crate::cpu::Kernel;
 use crate::mem::{PackedInfo, PacketBuf, PoolHandle};
 
 /// Descriptors handled in one straight line.
@@ -17,46 +18,7 @@ pub(super) const GROUP: usize = 8;
 /// Words of a transmit descriptor.
 pub(super) const TX_WORDS: usize = 2;
 
-/// Which loops a queue uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kernel {
-    /// Straight-line code over atomics.
-    Portable,
-    /// Vectors of 256 bits. The proof makes sure that the CPU has them.
-    #[cfg(target_arch = "x86_64")]
-    Avx2(super::avx2::Proof),
-    /// Vectors of 512 bits, likewise.
-    #[cfg(target_arch = "x86_64")]
-    Avx512(super::avx512::Proof),
-}
-
 impl Kernel {
-    /// The widest loops of this CPU whose vectors have at most so many bits.
-    pub(crate) fn best(vector_bits: u16) -> Kernel {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if let Some(proof) = super::avx512::Proof::detect().filter(|_| vector_bits >= 512) {
-                return Kernel::Avx512(proof);
-            }
-            if let Some(proof) = super::avx2::Proof::detect().filter(|_| vector_bits >= 256) {
-                return Kernel::Avx2(proof);
-            }
-        }
-        let _ = vector_bits;
-        Kernel::Portable
-    }
-
-    /// Bits of the vectors that it uses.
-    fn vector_bits(self) -> u16 {
-        match self {
-            Kernel::Portable => 0,
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2(_) => 256,
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512(_) => 512,
-        }
-    }
-
     /// As the function [`tx_run`], from the first packet on.
     ///
     /// # Safety
@@ -73,12 +35,6 @@ impl Kernel {
             }
         }
     }
-}
-
-/// The widest vectors that queues use on this CPU, in bits: 512 where it has AVX-512, 256 where it has AVX2, 0 where they do
-/// without. [`PortConfig::vector_bits`](crate::PortConfig::vector_bits) asks for narrower ones.
-pub fn widest_vectors() -> u16 {
-    Kernel::best(u16::MAX).vector_bits()
 }
 
 /// What all receive runs of a queue have in common, as the loops use it.

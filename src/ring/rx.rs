@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use super::descriptors::{Descriptors, Words};
 use super::format::{MAX_WORDS, RxFormat};
-use super::kernel::{self, GROUP, Kernel, RxRun, RxShape};
+use super::kernel::{self, GROUP, RxRun, RxShape};
 use super::link::{Count, InFlight, QueueLink};
 use super::state::Turn;
+use crate::cpu::Kernel;
 use crate::error::{Error, Result};
 use crate::event;
 use crate::mem::{BLOCK, Burst, CACHE_SIZE, Lines, PacketBuf, PoolCache, PoolHandle};
@@ -274,7 +275,7 @@ impl<F: RxFormat> RxQueue<F> {
     }
 
     /// # Safety
-    /// The CPU has AVX-512 as `avx512::Proof` says.
+    /// The CPU has AVX-512 as `cpu::Avx512` says.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
     unsafe fn work_avx512<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {

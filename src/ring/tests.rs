@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use super::unusual::segments_per_cut;
 use super::*;
+use crate::cpu::Kernel;
 use crate::mem::{Burst, PacketBuf, PoolCache, TxInfo};
 use toy::*;
 

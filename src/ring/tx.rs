@@ -15,10 +15,11 @@ use std::sync::Arc;
 
 use super::descriptors::Descriptors;
 use super::format::TxFormat;
-use super::kernel::{self, GROUP, Kernel, TX_WORDS as WORDS, TxRun, TxShape};
+use super::kernel::{self, GROUP, TX_WORDS as WORDS, TxRun, TxShape};
 use super::link::{Count, InFlight, QueueLink};
 use super::state::Turn;
 use super::unusual::Fate;
+use crate::cpu::Kernel;
 use crate::mem::{BLOCK, Burst, Lines, POOL_MASK, PoolCache, PoolHandle, TxInfo};
 use crate::mmio::Doorbell;
 
@@ -265,7 +266,7 @@ impl<F: TxFormat> TxQueue<F> {
     }
 
     /// # Safety
-    /// The CPU has AVX-512 as `avx512::Proof` says.
+    /// The CPU has AVX-512 as `cpu::Avx512` says.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
     unsafe fn work_avx512(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {

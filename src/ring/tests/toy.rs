@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use super::super::*;
+use crate::cpu::Kernel;
 use crate::mem::{DmaTarget, HugeRegion, Mempool, PackedInfo, PacketBuf, Pages, TxInfo};
 use crate::mmio::Doorbell;
 

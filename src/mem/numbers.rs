@@ -1,0 +1,167 @@
+//! The buffer numbers of packets that are freed, gathered eight at a time.
+//!
+//! A cache frees a burst by this alone, if all its packets are in one buffer of the cache's pool each. The numbers come in any
+//! order. Vectors pay twice here: a ring that takes the numbers up again soon, by vectors, finds them in one store instead of
+//! waiting for eight.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{
+    __m256i, __m512i, _bzhi_u32, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_loadu_si256, _mm256_or_si256,
+    _mm256_set1_epi64x, _mm256_setzero_si256, _mm256_shuffle_ps, _mm256_srli_epi64, _mm256_storeu_si256,
+    _mm256_testz_si256, _mm256_unpackhi_epi64, _mm256_xor_si256, _mm512_cmpneq_epi64_mask, _mm512_cvtepi64_epi32,
+    _mm512_loadu_si512, _mm512_mask_cmpneq_epi64_mask, _mm512_maskz_loadu_epi64, _mm512_permutex2var_epi64,
+    _mm512_set1_epi64, _mm512_setr_epi64, _mm512_srli_epi64,
+};
+
+use super::packet::PacketBuf;
+use crate::cpu::Kernel;
+
+/// Packets in one straight line.
+const EIGHT: usize = 8;
+/// Where a packet's `meta` has its tag.
+const TAG_SHIFT: u32 = 48;
+
+/// Writes the buffer number of every packet to `places`; false, and what was written means nothing, when a packet is not of
+/// the pool `tag` or in several buffers.
+///
+/// # Safety
+/// There are as many places as packets and seven more, and nobody else uses them meanwhile.
+#[inline(always)]
+pub(super) unsafe fn gather(packets: &[PacketBuf], tag: u16, places: *mut u32, kernel: Kernel) -> bool {
+    // One packet does not pay for a call.
+    if let [packet] = packets {
+        let meta = packet.meta();
+        // SAFETY: a place for it (contract).
+        unsafe { *places = meta as u32 };
+        return meta >> TAG_SHIFT == tag.into();
+    }
+    // SAFETY: the caller's contract; the proofs say that the CPU has what each is compiled for.
+    unsafe {
+        match kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(_) => avx512(packets, tag, places),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(_) if packets.len() >= EIGHT => avx2(packets, tag, places),
+            _ => portable(packets, tag, places),
+        }
+    }
+}
+
+/// # Safety
+/// As `gather`.
+#[inline(never)]
+unsafe fn portable(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
+    let own = u64::from(tag) << TAG_SHIFT;
+    let mut strange = 0;
+    let (count, packets) = (packets.len(), packets.as_ptr());
+    // SAFETY: is called for numbers below `count`.
+    let mut put = |at: usize| unsafe {
+        let meta = (*packets.add(at)).meta();
+        strange |= meta ^ own;
+        *places.add(at) = meta as u32;
+    };
+    let mut at = 0;
+    while at + EIGHT <= count {
+        for i in 0..EIGHT {
+            put(at + i);
+        }
+        at += EIGHT;
+    }
+    while at < count {
+        put(at);
+        at += 1;
+    }
+    strange >> TAG_SHIFT == 0
+}
+
+/// # Safety
+/// As `gather`, and the CPU has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn avx2(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
+    let own = _mm256_set1_epi64x((u64::from(tag) << TAG_SHIFT) as i64);
+    let mut strange = _mm256_setzero_si256();
+    let (eights, few) = packets.as_chunks::<EIGHT>();
+    for (eight, packets) in eights.iter().enumerate() {
+        // SAFETY: eight packets of 16 bytes, address and meta each, and as many places.
+        unsafe {
+            let two = |at: usize| _mm256_loadu_si256(packets.as_ptr().cast::<__m256i>().add(at));
+            let (a, b) = (_mm256_unpackhi_epi64(two(0), two(1)), _mm256_unpackhi_epi64(two(2), two(3)));
+            strange = _mm256_or_si256(strange, _mm256_or_si256(_mm256_xor_si256(a, own), _mm256_xor_si256(b, own)));
+            // The lower halves of each.
+            let numbers = _mm256_shuffle_ps::<0b10_00_10_00>(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
+            _mm256_storeu_si256(places.add(EIGHT * eight).cast::<__m256i>(), _mm256_castps_si256(numbers));
+        }
+    }
+    let tags = _mm256_srli_epi64::<{ TAG_SHIFT as i32 }>(strange);
+    // SAFETY: the caller's contract, for what is left.
+    _mm256_testz_si256(tags, tags) != 0 && unsafe { portable(few, tag, places.add(EIGHT * eights.len())) }
+}
+
+/// # Safety
+/// As `gather`, and the CPU has AVX-512 as `cpu::Avx512` says.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
+unsafe fn avx512(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
+    let own = _mm512_set1_epi64(tag.into());
+    let second = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+    let mut strange = 0;
+    let (eights, few) = packets.as_chunks::<EIGHT>();
+    let metas = |a: __m512i, b: __m512i| _mm512_permutex2var_epi64(a, second, b);
+    for (eight, packets) in eights.iter().enumerate() {
+        // SAFETY: eight packets of 16 bytes, address and meta each, and as many places.
+        unsafe {
+            let four = |at: usize| _mm512_loadu_si512(packets.as_ptr().cast::<__m512i>().add(at));
+            let metas = metas(four(0), four(1));
+            strange |= _mm512_cmpneq_epi64_mask(_mm512_srli_epi64::<TAG_SHIFT>(metas), own);
+            _mm256_storeu_si256(places.add(EIGHT * eight).cast::<__m256i>(), _mm512_cvtepi64_epi32(metas));
+        }
+    }
+    if !few.is_empty() {
+        let which = _bzhi_u32(0xff, few.len() as u32);
+        let words = _bzhi_u32(0xffff, 2 * few.len() as u32);
+        // SAFETY: the words of the packets that there are, and a place for each and more (contract).
+        unsafe {
+            let from = few.as_ptr().cast::<i64>();
+            let metas = metas(
+                _mm512_maskz_loadu_epi64(words as u8, from),
+                _mm512_maskz_loadu_epi64((words >> 8) as u8, from.wrapping_add(8)),
+            );
+            strange |= _mm512_mask_cmpneq_epi64_mask(which as u8, _mm512_srli_epi64::<TAG_SHIFT>(metas), own);
+            _mm256_storeu_si256(places.add(EIGHT * eights.len()).cast::<__m256i>(), _mm512_cvtepi64_epi32(metas));
+        }
+    }
+    strange == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kernel_gathers_the_numbers_and_finds_every_stranger() {
+        const OWN: u16 = 5;
+        // SAFETY: no buffer at all; the packets are looked at and forgotten.
+        let packet = |index, tag| unsafe { PacketBuf::from_parts(0x1000, index, 60, tag) };
+        for bits in [0, 256, 512] {
+            let kernel = Kernel::best(bits);
+            for count in 0..=40 {
+                let mut packets: Vec<_> = (0..count).map(|i| packet(7 * i + 1, OWN)).collect();
+                let mut places = vec![u32::MAX; packets.len() + EIGHT - 1];
+                // SAFETY: as many places, and seven more.
+                assert!(unsafe { gather(&packets, OWN, places.as_mut_ptr(), kernel) }, "{count} at {bits} bits");
+                places.truncate(packets.len());
+                places.sort_unstable();
+                assert!(places.into_iter().eq((0..count).map(|i| 7 * i + 1)), "{count} at {bits} bits");
+                for strange in 0..packets.len() {
+                    let usual = std::mem::replace(&mut packets[strange], packet(1, OWN | 1 << 15));
+                    let mut places = vec![0; packets.len() + EIGHT - 1];
+                    // SAFETY: as above.
+                    assert!(!unsafe { gather(&packets, OWN, places.as_mut_ptr(), kernel) }, "{strange} at {bits} bits");
+                    std::mem::forget(std::mem::replace(&mut packets[strange], usual));
+                }
+                packets.into_iter().for_each(std::mem::forget);
+            }
+        }
+    }
+}
