@@ -33,7 +33,7 @@ pub(super) unsafe fn gather(packets: &[PacketBuf], tag: u16, places: *mut u32, k
         let meta = packet.meta();
         // SAFETY: a place for it (contract).
         unsafe { *places = meta as u32 };
-        return meta >> TAG_SHIFT == tag.into();
+        return meta >> TAG_SHIFT == u64::from(tag);
     }
     // SAFETY: the caller's contract; the proofs say that the CPU has what each is compiled for.
     unsafe {
