@@ -221,17 +221,54 @@ impl PoolCache {
     }
 
     /// Frees every packet of the burst: those of this pool into the cache, strangers to their own pools.
+    #[inline]
     pub fn free(&mut self, burst: &mut Burst) {
-        let count = burst.len();
-        if count > CACHE_SIZE - self.len {
-            self.flush((CACHE_SIZE / 2).min(CACHE_SIZE.saturating_sub(count)));
-            if count > CACHE_SIZE - self.len {
-                return self.free_any(burst); // longer than the cache
+        // SAFETY: the proofs say that the CPU has what each is compiled for.
+        unsafe {
+            match self.kernel {
+                #[cfg(target_arch = "x86_64")]
+                Kernel::Avx512(_) => self.free_avx512(burst),
+                #[cfg(target_arch = "x86_64")]
+                Kernel::Avx2(_) if burst.len() >= numbers::EIGHT => self.free_avx2(burst),
+                _ => self.free_portable(burst),
             }
         }
-        let (packets, places) = (burst.as_slice(), self.stock.as_mut_ptr().wrapping_add(self.len));
-        // SAFETY: the stock has places for all packets, seen above, and for a block more, which are numbers of nobody's.
-        if !unsafe { numbers::gather(packets, self.tag, places, self.kernel) } {
+    }
+
+    /// # Safety
+    /// The CPU has AVX-512 as `cpu::Avx512` says.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
+    unsafe fn free_avx512(&mut self, burst: &mut Burst) {
+        // SAFETY: `free_by` asks for what meets the contract.
+        self.free_by(burst, |packets, tag, places| unsafe { numbers::avx512(packets, tag, places) });
+    }
+
+    /// # Safety
+    /// The CPU has AVX2.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    unsafe fn free_avx2(&mut self, burst: &mut Burst) {
+        // SAFETY: as above.
+        self.free_by(burst, |packets, tag, places| unsafe { numbers::avx2(packets, tag, places) });
+    }
+
+    #[inline(never)]
+    fn free_portable(&mut self, burst: &mut Burst) {
+        // SAFETY: as above.
+        self.free_by(burst, |packets, tag, places| unsafe { numbers::portable(packets, tag, places) });
+    }
+
+    /// `gather` is one of the functions of `numbers`.
+    #[inline(always)]
+    fn free_by(&mut self, burst: &mut Burst, gather: impl Fn(&[PacketBuf], u16, *mut u32) -> bool) {
+        let count = burst.len();
+        if count > CACHE_SIZE - self.len {
+            return self.free_any(burst);
+        }
+        // The stock has places for all packets, and for a block more, which are numbers of nobody's.
+        let places = self.stock.as_mut_ptr().wrapping_add(self.len);
+        if !gather(burst.as_slice(), self.tag, places) {
             return self.free_any(burst);
         }
         self.len += count;
@@ -239,9 +276,13 @@ impl PoolCache {
         unsafe { burst.forget_all() };
     }
 
-    /// As `free`, with chains or strangers among the packets, or more of them than go in one piece.
+    /// As `free`, with chains or strangers among the packets, or more of them than there is room for.
     #[inline(never)]
     fn free_any(&mut self, burst: &mut Burst) {
+        if burst.len() > CACHE_SIZE - self.len && burst.len() <= CACHE_SIZE / 2 {
+            self.flush(CACHE_SIZE / 2);
+            return self.free(burst);
+        }
         while let Some(packet) = burst.pop() {
             if packet.parts().3 & POOL_MASK == self.tag {
                 self.free_one(packet);

@@ -14,10 +14,9 @@ use std::arch::x86_64::{
 };
 
 use super::packet::PacketBuf;
-use crate::cpu::Kernel;
 
 /// Packets in one straight line.
-const EIGHT: usize = 8;
+pub(super) const EIGHT: usize = 8;
 /// Where a packet's `meta` has its tag.
 const TAG_SHIFT: u32 = 48;
 
@@ -27,30 +26,14 @@ const TAG_SHIFT: u32 = 48;
 /// # Safety
 /// There are as many places as packets and seven more, and nobody else uses them meanwhile.
 #[inline(always)]
-pub(super) unsafe fn gather(packets: &[PacketBuf], tag: u16, places: *mut u32, kernel: Kernel) -> bool {
-    // One packet does not pay for a call.
+pub(super) unsafe fn portable(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
+    // The lone one has no loop to go through.
     if let [packet] = packets {
         let meta = packet.meta();
         // SAFETY: a place for it (contract).
         unsafe { *places = meta as u32 };
         return meta >> TAG_SHIFT == u64::from(tag);
     }
-    // SAFETY: the caller's contract; the proofs say that the CPU has what each is compiled for.
-    unsafe {
-        match kernel {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512(_) => avx512(packets, tag, places),
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2(_) if packets.len() >= EIGHT => avx2(packets, tag, places),
-            _ => portable(packets, tag, places),
-        }
-    }
-}
-
-/// # Safety
-/// As `gather`.
-#[inline(never)]
-unsafe fn portable(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
     let own = u64::from(tag) << TAG_SHIFT;
     let mut strange = 0;
     let (count, packets) = (packets.len(), packets.as_ptr());
@@ -75,10 +58,11 @@ unsafe fn portable(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
 }
 
 /// # Safety
-/// As `gather`, and the CPU has AVX2.
+/// As `portable`, and the CPU has AVX2.
 #[cfg(target_arch = "x86_64")]
+#[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn avx2(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
+pub(super) unsafe fn avx2(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
     let own = _mm256_set1_epi64x((u64::from(tag) << TAG_SHIFT) as i64);
     let mut strange = _mm256_setzero_si256();
     let (eights, few) = packets.as_chunks::<EIGHT>();
@@ -99,10 +83,15 @@ unsafe fn avx2(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
 }
 
 /// # Safety
-/// As `gather`, and the CPU has AVX-512 as `cpu::Avx512` says.
+/// As `portable`, and the CPU has AVX-512 as `cpu::Avx512` says.
 #[cfg(target_arch = "x86_64")]
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
-unsafe fn avx512(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
+pub(super) unsafe fn avx512(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
+    if packets.len() == 1 {
+        // SAFETY: the caller's contract.
+        return unsafe { portable(packets, tag, places) };
+    }
     let own = _mm512_set1_epi64(tag.into());
     let second = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
     let mut strange = 0;
@@ -137,6 +126,25 @@ unsafe fn avx512(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Kernel;
+
+    /// As the cache calls them.
+    fn gather(kernel: Kernel, packets: &[PacketBuf], tag: u16) -> (bool, Vec<u32>) {
+        let mut places = vec![u32::MAX; packets.len() + EIGHT - 1];
+        // SAFETY: as many places and seven more; the proofs say that the CPU has what each is compiled for.
+        let good = unsafe {
+            match kernel {
+                #[cfg(target_arch = "x86_64")]
+                Kernel::Avx512(_) => avx512(packets, tag, places.as_mut_ptr()),
+                #[cfg(target_arch = "x86_64")]
+                Kernel::Avx2(_) => avx2(packets, tag, places.as_mut_ptr()),
+                Kernel::Portable => portable(packets, tag, places.as_mut_ptr()),
+            }
+        };
+        places.truncate(packets.len());
+        places.sort_unstable();
+        (good, places)
+    }
 
     #[test]
     fn every_kernel_gathers_the_numbers_and_finds_every_stranger() {
@@ -147,17 +155,11 @@ mod tests {
             let kernel = Kernel::best(bits);
             for count in 0..=40 {
                 let mut packets: Vec<_> = (0..count).map(|i| packet(7 * i + 1, OWN)).collect();
-                let mut places = vec![u32::MAX; packets.len() + EIGHT - 1];
-                // SAFETY: as many places, and seven more.
-                assert!(unsafe { gather(&packets, OWN, places.as_mut_ptr(), kernel) }, "{count} at {bits} bits");
-                places.truncate(packets.len());
-                places.sort_unstable();
-                assert!(places.into_iter().eq((0..count).map(|i| 7 * i + 1)), "{count} at {bits} bits");
+                let numbers = (0..count).map(|i| 7 * i + 1).collect();
+                assert_eq!(gather(kernel, &packets, OWN), (true, numbers), "{count} at {bits} bits");
                 for strange in 0..packets.len() {
                     let usual = std::mem::replace(&mut packets[strange], packet(1, OWN | 1 << 15));
-                    let mut places = vec![0; packets.len() + EIGHT - 1];
-                    // SAFETY: as above.
-                    assert!(!unsafe { gather(&packets, OWN, places.as_mut_ptr(), kernel) }, "{strange} at {bits} bits");
+                    assert!(!gather(kernel, &packets, OWN).0, "{strange} of {count} at {bits} bits");
                     std::mem::forget(std::mem::replace(&mut packets[strange], usual));
                 }
                 packets.into_iter().for_each(std::mem::forget);

@@ -116,15 +116,23 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
             // SAFETY: the group is the run's, whole, good and done.
             unsafe { take::<F, INFO, true>(run, from, GROUP, len, shape, quirks) };
             from += GROUP;
-        } else {
-            let count = leading(wrong, unwritten, left);
-            // SAFETY: likewise the first `count`, which are no more than are left.
-            unsafe { take::<F, INFO, false>(run, from, count, len, shape, quirks) };
-            return from + count;
+            continue;
         }
+        // All that are left, as it mostly is, so that nothing that follows waits for what the masks say.
+        let count = match (FIRST.get(left), LAST.get(left)) {
+            (Some(first), Some(last)) if wrong & first == 0 && unwritten & last == 0 => left,
+            _ => leading(wrong, unwritten, left),
+        };
+        // SAFETY: as above, for the first `count`, which are no more than are left.
+        unsafe { take::<F, INFO, false>(run, from, count, len, shape, quirks) };
+        return from + count;
     }
     from
 }
+
+/// The lanes of the first so many of eight descriptors, and that of the last of these, in the order of this module.
+static FIRST: [u8; GROUP] = [0, 0x01, 0x05, 0x15, 0x55, 0x57, 0x5f, 0x7f];
+static LAST: [u8; GROUP] = [0, 0x01, 0x04, 0x10, 0x40, 0x02, 0x08, 0x20];
 
 /// How many descriptors from the first on, of `left`, can be taken: none of them wrong, and the last one written, since the
 /// others were done before. The masks are in the order of this module.

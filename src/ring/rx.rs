@@ -29,7 +29,7 @@ use crate::mmio::Doorbell;
 /// Longest frame in bytes that a device can mean: 14 bits of length (igbvf.md 4.7, RLPML), more than any MTU here.
 const MAX_FRAME: u32 = 1 << 14;
 /// The tail is written when this many descriptors wait for it, or an eighth of the ring.
-const TAIL_STEP: u32 = 32;
+const TAIL_STEP: u32 = 256;
 
 /// What happened on a receive queue. Counts since the port was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
