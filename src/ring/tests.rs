@@ -245,8 +245,10 @@ fn a_done_bit_over_an_armed_address_is_no_frame_yet() {
 }
 
 fn echoes<F: RxFormat<Quirks = ()>>() {
-    for (bits, before, flags) in
-        VECTOR_BITS.into_iter().flat_map(|v| (0..20).flat_map(move |n| [(v, n, LAST), (v, n, 0)]))
+    // With the echo as the last that the burst has room for, and as one of many.
+    let kinds = [(LAST, true), (LAST, false), (0, true), (0, false)];
+    for (bits, before, (flags, tight)) in
+        VECTOR_BITS.into_iter().flat_map(|v| (0..20).flat_map(move |n| kinds.map(|kind| (v, n, kind))))
     {
         let pool = pool(32 + 64);
         let mut bench = Bench::new(32);
@@ -255,14 +257,15 @@ fn echoes<F: RxFormat<Quirks = ()>>() {
         let buffer = pool.cache().alloc_one().unwrap().as_ptr() as u64;
         bench.delta = (60u64 << 32).wrapping_sub(buffer >> 32 << 32);
         let mut rx = bench.rx::<F>(&pool, false);
-        let (mut cache, mut burst) = (pool.cache(), Burst::new());
+        let (mut cache, mut burst) =
+            (pool.cache(), Burst::with_limit(if tight { usize::from(before) + 1 } else { 32 }).unwrap());
         assert_eq!(rx.burst(&mut cache, &mut burst), 0);
         for lap in 0..8 {
             for n in 0..before {
                 assert!(bench.receive(&[n; 60], LAST, 0));
             }
             bench.echo(flags);
-            let case = format!("vectors of {bits} bits, {before} frames, flags {flags:#x}, lap {lap}");
+            let case = format!("vectors of {bits} bits, {before} frames, flags {flags:#x}, tight {tight}, lap {lap}");
             assert_eq!(rx.burst(&mut cache, &mut burst), usize::from(before), "{case}");
             assert_eq!(rx.burst(&mut cache, &mut burst), 0, "{case}");
             assert!(bench.receive(&[99; 61], LAST, 0));
