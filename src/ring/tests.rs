@@ -58,7 +58,9 @@ fn receive_by<F: RxFormat<Quirks = ()>>() {
                     oracle.push_back(whole);
                 }
             }
-            let mut burst = Burst::with_limit(1 + dice.roll(64)).unwrap();
+            // Of many packets, of less than a group, of one: each has a way of its own.
+            let most = [64, 8, 1][dice.roll(3)];
+            let mut burst = Burst::with_limit(1 + dice.roll(most)).unwrap();
             let got = rx.burst(&mut cache, &mut burst);
             assert_eq!(got, burst.len());
             for (i, packet) in burst.iter().enumerate() {
