@@ -10,90 +10,25 @@
 //! stock and the burst; never the packets.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-use super::descriptors::{Descriptors, Words};
+use super::descriptors::Words;
 use super::format::{MAX_WORDS, RxFormat};
 use super::kernel::{self, GROUP, RxRun, RxShape};
-use super::link::{Count, InFlight, QueueLink};
+use super::link::InFlight;
+use super::rx_parts::RxParts;
 use super::state::Turn;
 use crate::cpu::Kernel;
 use crate::error::{Error, Result};
 use crate::event;
-use crate::mem::{BLOCK, Burst, CACHE_SIZE, Lines, PacketBuf, PoolCache, PoolHandle};
-use crate::mmio::Doorbell;
+use crate::mem::{BLOCK, Burst, CACHE_SIZE, Lines, PacketBuf, PoolCache};
 
 /// Longest frame in bytes that a device can mean: 14 bits of length (igbvf.md 4.7, RLPML), more than any MTU here.
 const MAX_FRAME: u32 = 1 << 14;
 /// The tail is written when this many descriptors wait for it, or an eighth of the ring.
 const TAIL_STEP: u32 = 256;
-
-/// What happened on a receive queue. Counts since the port was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct RxQueueStats {
-    /// Packets handed to the program.
-    pub packets: u64,
-    /// Bursts that left packets in the ring because the pool had no buffer to replace them.
-    pub no_buffer: u64,
-    /// Frames dropped because the device marked them as damaged.
-    pub errors: u64,
-    /// Frames dropped because the device reported a length beyond the buffer, or no end within the longest frame.
-    pub bad_length: u64,
-    /// Bursts refused because the cache belongs to another pool than the queue's.
-    pub wrong_pool: u64,
-}
-
-#[derive(Default)]
-#[repr(align(128))] // lines of its own, see `mem::lines`
-pub(crate) struct RxCounts {
-    pub(super) packets: Count,
-    no_buffer: Count,
-    errors: Count,
-    bad_length: Count,
-    wrong_pool: Count,
-}
-
-impl RxCounts {
-    pub(crate) fn snapshot(&self) -> RxQueueStats {
-        RxQueueStats {
-            packets: self.packets.get(),
-            no_buffer: self.no_buffer.get(),
-            errors: self.errors.get(),
-            bad_length: self.bad_length.get(),
-            wrong_pool: self.wrong_pool.get(),
-        }
-    }
-}
-
-/// How a queue sleeps.
-pub(crate) struct RxInterrupt {
-    /// Unmasks the queue's vector.
-    pub(crate) arm: Doorbell,
-    pub(crate) arm_value: u32,
-    /// Signalled by the vector, and by control on every change of state.
-    pub(crate) event: Arc<OwnedFd>,
-}
-
-/// Everything a receive queue is made of.
-pub(crate) struct RxParts {
-    pub(crate) number: u16,
-    pub(crate) link: QueueLink,
-    pub(crate) ring: Descriptors,
-    pub(crate) size: u16,
-    pub(crate) tail: Doorbell,
-    pub(crate) pool: PoolHandle,
-    /// IOVA minus virtual address of the pool's region.
-    pub(crate) iova_delta: u64,
-    /// Bytes the device may write to a buffer.
-    pub(crate) buffer_len: u16,
-    pub(crate) want_info: bool,
-    pub(crate) kernel: Kernel,
-    pub(crate) counts: Arc<RxCounts>,
-    pub(crate) interrupt: Option<RxInterrupt>,
-}
 
 /// The parts and what a poll looks at besides: the same for queues of every format. Polls that find nothing are most of them,
 /// and cost least where nobody has to ask whose queue it is.
