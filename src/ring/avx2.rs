@@ -102,15 +102,16 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
     let len_mask = splat(((1u64 << F::LEN_BITS) - 1) << 32);
     let whole = splat(F::DONE | F::LAST);
     let error = splat(F::ERROR);
-    let stride = _mm256_set1_epi32(shape.stride as i32);
-    let (base, iova_base) = (splat(shape.base), splat(shape.iova_base));
+    let stride = _mm256_set1_epi32(shape.buffers.stride as i32);
+    let (base, iova_base) = (splat(shape.buffers.base), splat(shape.buffers.iova_base));
     let tag = splat(shape.meta_tag);
     let limit = splat(shape.meta_limit);
     let zero = _mm256_setzero_si256();
     let seventh = _mm256_setr_epi64x(0, 0, 0, -1);
     let groups = run.count / GROUP;
     for group in 0..groups {
-        let at = run.words.at(group * GROUP * F::WORDS);
+        let from = group * GROUP;
+        let at = run.words.at(from * F::WORDS);
         // SAFETY: the run's descriptors exist (contract).
         let mut pairs = unsafe { load_group::<F>(at) };
         // Status words of the descriptors 0, 2, 1, 3 and 4, 6, 5, 7.
@@ -121,7 +122,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
         let mut lens = status;
         if F::LEN_WORD == 0 {
             if !is_zero(wrong) {
-                return group * GROUP;
+                return from;
             }
             // Word 0 may have been loaded before the status that shows it complete, so it is loaded now.
             fence(Ordering::Acquire);
@@ -139,20 +140,20 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
         // As in `kernel::plain`: where their union fits the buffer, every one does.
         wrong = _mm256_or_si256(wrong, _mm256_subs_epu16(_mm256_or_si256(lens[0], lens[1]), limit));
         if !is_zero(wrong) {
-            return group * GROUP;
+            return from;
         }
         // The loads above saw DONE; what the device wrote before it is visible after this.
         fence(Ordering::Acquire);
         if INFO {
             // SAFETY: the run's descriptors exist and are the caller's, and so is the group of metadata (contract); the fence
             // above came after the loads that saw them done. This function needs the same of the CPU.
-            unsafe { F::infos_avx2(at, &mut *run.infos.add(group), quirks) };
+            unsafe { F::infos_avx2(at, &mut *run.infos.add(from).cast(), quirks) };
         }
         for (half, len) in lens.into_iter().enumerate() {
             // SAFETY: half a group of each (contract), which nobody else uses meanwhile.
             let (numbers, new) = unsafe {
-                let numbers = run.slots.add(group).cast::<[u32; GROUP / 2]>().add(half);
-                (&mut *numbers, &*run.fresh.sub(group + 1).cast::<[u32; GROUP / 2]>().add(half))
+                let numbers = run.slots.add(from).cast::<[u32; GROUP / 2]>().add(half);
+                (&mut *numbers, &*run.fresh.sub(from + GROUP).cast::<[u32; GROUP / 2]>().add(half))
             };
             let old = lanes(numbers);
             let meta = _mm256_or_si256(_mm256_or_si256(len, old), tag);
@@ -160,7 +161,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
             // SAFETY: four places of 16 bytes; a packet is exactly address and meta. Each slot's buffer was the ring's
             // alone, the device is done with it, the length fits it, and the slot gets another buffer below.
             unsafe {
-                let places = run.places.add(group).cast::<__m256i>().add(2 * half);
+                let places = run.places.add(from).cast::<__m256i>().add(2 * half);
                 _mm256_storeu_si256(places, _mm256_unpacklo_epi64(addr, meta));
                 _mm256_storeu_si256(places.add(1), _mm256_unpackhi_epi64(addr, meta));
             }

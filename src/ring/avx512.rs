@@ -19,7 +19,6 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::format::{RxFormat, TxFormat};
 use super::kernel::{self, GROUP, RxRun, RxShape, TX_WORDS, TxRun};
-use crate::mem::{PackedInfo, PacketBuf};
 
 /// Truth table of `ternarylogic`: a | b | c.
 const OR3: i32 = 0xfe;
@@ -159,28 +158,28 @@ unsafe fn take<F: RxFormat, const INFO: bool, const WHOLE: bool>(
     shape: &RxShape,
     quirks: F::Quirks,
 ) {
-    let stride = _mm512_set1_epi32(shape.stride as i32);
-    let (base, iova_base) = (splat(shape.base), splat(shape.iova_base));
+    let stride = _mm512_set1_epi32(shape.buffers.stride as i32);
+    let (base, iova_base) = (splat(shape.buffers.base), splat(shape.buffers.iova_base));
     let tag = splat(shape.meta_tag);
     let at = run.words.at(from * F::WORDS);
     if INFO {
         // SAFETY: the ring has the group and the run a group of metadata more than it needs (contract), the caller's alone; those
         // that count were seen done. This function needs the same of the CPU.
-        unsafe { F::infos_avx512(at, &mut *run.infos.cast::<PackedInfo>().add(from).cast(), quirks) };
+        unsafe { F::infos_avx512(at, &mut *run.infos.add(from).cast(), quirks) };
     }
     // SAFETY: a group of slots is in the ring, of places there is one more than the run needs, and of buffers behind the end of
     // the fresh ones (contract); nobody else uses them meanwhile. A packet is exactly address and meta. Each slot's buffer was the
     // ring's alone, the device is done with it, the length fits it, and the slot gets another one. Places behind `count` are
     // nobody's, slots behind it stay as they are.
     let new = unsafe {
-        let slots = run.slots.cast::<u32>().add(from);
+        let slots = run.slots.add(from);
         let old = lanes(_mm256_loadu_si256(slots.cast::<__m256i>()));
         let meta = _mm512_ternarylogic_epi64::<OR3>(len, old, tag);
         let addr = _mm512_add_epi64(_mm512_mul_epu32(old, stride), base);
-        let places = run.places.cast::<PacketBuf>().add(from).cast::<__m512i>();
+        let places = run.places.add(from).cast::<__m512i>();
         _mm512_storeu_si512(places, _mm512_unpacklo_epi64(addr, meta));
         _mm512_storeu_si512(places.add(1), _mm512_unpackhi_epi64(addr, meta));
-        let new = _mm256_loadu_si256(run.fresh.cast::<u32>().sub(from + count).cast::<__m256i>());
+        let new = _mm256_loadu_si256(run.fresh.sub(from + count).cast::<__m256i>());
         if WHOLE {
             _mm256_storeu_si256(slots.cast::<__m256i>(), new);
         } else {

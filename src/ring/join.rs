@@ -10,13 +10,11 @@
 //! way of `drivers::forward`. What always holds: a slot of one ring has a buffer that the other counts as its own only between
 //! the writing of a run and its accounting, where no foreign code runs but the program's look at the frames.
 
-use std::sync::atomic::{Ordering, fence};
-
 use super::descriptors::Words;
 use super::format::{RxFormat, TxFormat};
 use super::frame::{Arrivals, Forwarded, Gallery, View};
 use super::info;
-use super::kernel::{GROUP, RxShape, TX_WORDS, TxShape, all_words};
+use super::kernel::{Buffers, GROUP, RxShape, TX_WORDS, TxShape, all_words, whole};
 use super::rx::RxQueue;
 use super::tx::{MIN_FRAME, TxQueue};
 use crate::cpu::Kernel;
@@ -27,11 +25,8 @@ pub(crate) type Judge<'a> = dyn FnMut(Arrivals<'_>) -> u64 + 'a;
 
 /// What all runs from one queue to another have in common, as the loops use it.
 pub(super) struct JoinShape {
-    /// Address of the data of buffer 0, and where the sending device sees it.
-    pub(super) base: u64,
-    pub(super) iova_base: u64,
-    /// Bytes from one buffer to the next.
-    pub(super) stride: u32,
+    /// As the sending device sees them.
+    pub(super) buffers: Buffers,
     /// Lengths that need nothing done to them are these and up to `span` more, in bytes.
     pub(super) least: u16,
     pub(super) span: u16,
@@ -43,13 +38,8 @@ impl JoinShape {
     fn new(rx: &RxShape, tx: &TxShape) -> Option<JoinShape> {
         let least = MIN_FRAME as u16;
         let span = (tx.span as u16).min(rx.limit.checked_sub(least)?);
-        Some(JoinShape { base: rx.base, iova_base: rx.base.wrapping_add(tx.delta), stride: rx.stride, least, span })
-    }
-
-    /// Where the data of a buffer is.
-    #[inline(always)]
-    fn addr(&self, index: u32) -> u64 {
-        self.base.wrapping_add(u64::from(index) * u64::from(self.stride))
+        let Buffers { base, stride, .. } = rx.buffers;
+        Some(JoinShape { buffers: Buffers { base, iova_base: base.wrapping_add(tx.delta), stride }, least, span })
     }
 }
 
@@ -95,30 +85,16 @@ pub(super) unsafe fn take<F: RxFormat, G: TxFormat, const INFO: bool>(
 /// As there.
 #[inline(always)]
 unsafe fn take_plain<F: RxFormat, G: TxFormat>(run: &JoinRun, at: usize, shape: &JoinShape) -> usize {
-    let whole = F::DONE | F::LAST;
     for i in at..run.count {
-        // SAFETY: the descriptor exists (contract).
-        let load = |word| unsafe { run.from.load(i * F::WORDS + word) };
-        let status = load(F::STATUS);
-        if status & (whole | F::ERROR) != whole {
-            return i;
-        }
-        // What the device wrote before DONE is visible after this.
-        fence(Ordering::Acquire);
-        let len_word = if F::LEN_WORD == F::STATUS { status } else { load(F::LEN_WORD) };
-        let len = F::len(len_word);
-        if len_word & F::WRITTEN == 0 || len.wrapping_sub(shape.least.into()) > shape.span.into() {
-            return i;
-        }
         // SAFETY: one of each (contract), which nobody else uses meanwhile.
         unsafe {
+            let Some((_, len)) = whole::<F>(run.from, i * F::WORDS, shape.least, shape.span) else { return i };
             let index = *run.from_slots.add(i);
-            let addr = shape.addr(index);
-            let [word0, word1] = G::whole(addr.wrapping_sub(shape.base).wrapping_add(shape.iova_base), len as u16);
+            let [word0, word1] = G::whole(shape.buffers.iova(index), len);
             run.to.store(i * TX_WORDS, word0);
             run.to.store(i * TX_WORDS + 1, word1);
             *run.to_slots.add(i) = index;
-            *run.views.add(i) = View { addr: addr as usize, more: 0, len };
+            *run.views.add(i) = View { addr: shape.buffers.addr(index), more: 0, len: len.into() };
         }
     }
     run.count
@@ -160,13 +136,13 @@ pub(super) struct ArmRun {
 /// The ring has the descriptors of the run, which are the caller's, and there are as many slots and fresh buffers, which the
 /// caller gives up.
 #[inline(always)]
-pub(super) unsafe fn arm<F: RxFormat>(run: &ArmRun, at: usize, shape: &RxShape) {
+pub(super) unsafe fn arm<F: RxFormat>(run: &ArmRun, at: usize, buffers: &Buffers) {
     for i in at..run.count {
         // SAFETY: one of each (contract).
         unsafe {
             let index = *run.fresh.add(i);
             *run.slots.add(i) = index;
-            shape.arm(run.words, i * F::WORDS, index);
+            buffers.arm(run.words, i * F::WORDS, index);
         }
     }
 }
@@ -213,7 +189,7 @@ fn chunk_portable<F: RxFormat, G: TxFormat, const INFO: bool>(
     // SAFETY: `work` asks for runs that meet the contracts.
     let take = |run: &JoinRun, shape: &JoinShape, quirks| unsafe { take::<F, G, INFO>(run, 0, shape, quirks) };
     // SAFETY: as above.
-    work::<F, G, INFO>(rx, tx, cache, gallery, judge, take, |run, shape| unsafe { arm::<F>(run, 0, shape) })
+    work::<F, G, INFO>(rx, tx, cache, gallery, judge, take, |run, buffers| unsafe { arm::<F>(run, 0, buffers) })
 }
 
 /// # Safety
@@ -231,7 +207,7 @@ unsafe fn chunk_avx512<F: RxFormat, G: TxFormat, const INFO: bool>(
     // SAFETY: as in `chunk_portable`.
     let take = |run: &JoinRun, shape: &JoinShape, quirks| unsafe { take::<F, G, INFO>(run, shape, quirks) };
     // SAFETY: as above.
-    work::<F, G, INFO>(rx, tx, cache, gallery, judge, take, |run, shape| unsafe { arm::<F>(run, shape) })
+    work::<F, G, INFO>(rx, tx, cache, gallery, judge, take, |run, buffers| unsafe { arm::<F>(run, buffers) })
 }
 
 /// # Safety
@@ -249,7 +225,7 @@ unsafe fn chunk_avx2<F: RxFormat, G: TxFormat, const INFO: bool>(
     // SAFETY: as in `chunk_portable`.
     let take = |run: &JoinRun, shape: &JoinShape, quirks| unsafe { take::<F, G, INFO>(run, shape, quirks) };
     // SAFETY: as above.
-    work::<F, G, INFO>(rx, tx, cache, gallery, judge, take, |run, shape| unsafe { arm::<F>(run, shape) })
+    work::<F, G, INFO>(rx, tx, cache, gallery, judge, take, |run, buffers| unsafe { arm::<F>(run, buffers) })
 }
 
 /// `take` is as the function [`take`] from frame 0 on, `arm` as the function [`arm`]. Once for each kernel, so that its loops and
@@ -262,7 +238,7 @@ fn work<F: RxFormat, G: TxFormat, const INFO: bool>(
     gallery: &mut Gallery,
     judge: &mut Judge<'_>,
     take: impl Fn(&JoinRun, &JoinShape, F::Quirks) -> usize,
-    arm: impl Fn(&ArmRun, &RxShape),
+    arm: impl Fn(&ArmRun, &Buffers),
 ) -> Forwarded {
     let (first, next) = (rx.next as usize, tx.next as usize);
     // Up to the end of either ring, so that no step has to wrap.
@@ -304,7 +280,7 @@ fn work<F: RxFormat, G: TxFormat, const INFO: bool>(
         cache.consume(taken);
         cache.end()
     };
-    arm(&ArmRun { count: taken, words: from, slots, fresh }, &rx.shape);
+    arm(&ArmRun { count: taken, words: from, slots, fresh }, &rx.shape.buffers);
     rx.advance(taken as u32);
     rx.watch.parts.counts.packets.add(taken as u64);
     if rx.unannounced >= rx.tail_step {

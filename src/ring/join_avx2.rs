@@ -13,7 +13,7 @@ use std::sync::atomic::{Ordering, fence};
 use super::avx2::{is_zero, lanes, load_group, splat, store_pair};
 use super::format::{RxFormat, TxFormat};
 use super::join::{self, ArmRun, JoinRun, JoinShape};
-use super::kernel::{self, GROUP, RxShape, TX_WORDS};
+use super::kernel::{self, Buffers, GROUP, TX_WORDS};
 
 /// Frames in a vector.
 const HALF: usize = GROUP / 2;
@@ -34,8 +34,8 @@ pub(super) unsafe fn take<F: RxFormat, G: TxFormat, const INFO: bool>(
     let whole = splat(F::DONE | F::LAST);
     let error = splat(F::ERROR);
     let (least, span) = (splat(u64::from(shape.least) << 32), splat(u64::from(shape.span) << 32));
-    let stride = _mm256_set1_epi32(shape.stride as i32);
-    let (base, iova_base) = (splat(shape.base), splat(shape.iova_base));
+    let stride = _mm256_set1_epi32(shape.buffers.stride as i32);
+    let (base, iova_base) = (splat(shape.buffers.base), splat(shape.buffers.iova_base));
     let seventh = _mm256_setr_epi64x(0, 0, 0, -1);
     let eights = run.count / GROUP;
     let mut at = 0;
@@ -130,9 +130,9 @@ fn second_words<G: TxFormat>(len: __m256i) -> __m256i {
 /// As there.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn arm<F: RxFormat>(run: &ArmRun, shape: &RxShape) {
-    let stride = _mm256_set1_epi32(shape.stride as i32);
-    let (iova_base, zero) = (splat(shape.iova_base), _mm256_setzero_si256());
+pub(super) unsafe fn arm<F: RxFormat>(run: &ArmRun, buffers: &Buffers) {
+    let stride = _mm256_set1_epi32(buffers.stride as i32);
+    let (iova_base, zero) = (splat(buffers.iova_base), _mm256_setzero_si256());
     let mut at = 0;
     while at + HALF <= run.count {
         // SAFETY: half a group of each (contract). The descriptors are the driver's, so nobody reads them before the doorbell.
@@ -147,5 +147,5 @@ pub(super) unsafe fn arm<F: RxFormat>(run: &ArmRun, shape: &RxShape) {
         at += HALF;
     }
     // SAFETY: the caller's contract.
-    unsafe { join::arm::<F>(run, at, shape) }
+    unsafe { join::arm::<F>(run, at, buffers) }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{Ordering, fence};
 use super::avx512::{lanes, load_column, splat};
 use super::format::{RxFormat, TxFormat};
 use super::join::{self, ArmRun, JoinRun, JoinShape};
-use super::kernel::{self, GROUP, RxShape, TX_WORDS};
+use super::kernel::{self, Buffers, GROUP, TX_WORDS};
 
 /// As [`join::take`], from frame 0 on.
 ///
@@ -32,8 +32,8 @@ pub(super) unsafe fn take<F: RxFormat, G: TxFormat, const INFO: bool>(
     let whole = splat(F::DONE | F::LAST);
     let judged = splat(F::DONE | F::LAST | F::ERROR);
     let (least, span) = (splat(u64::from(shape.least) << 32), splat(u64::from(shape.span) << 32));
-    let stride = _mm512_set1_epi32(shape.stride as i32);
-    let (base, iova_base) = (splat(shape.base), splat(shape.iova_base));
+    let stride = _mm512_set1_epi32(shape.buffers.stride as i32);
+    let (base, iova_base) = (splat(shape.buffers.base), splat(shape.buffers.iova_base));
     let eights = run.count / GROUP;
     let mut at = 0;
     for eight in 0..eights {
@@ -117,9 +117,9 @@ fn second_words<G: TxFormat>(len: __m512i) -> __m512i {
 /// As there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
-pub(super) unsafe fn arm<F: RxFormat>(run: &ArmRun, shape: &RxShape) {
-    let stride = _mm512_set1_epi32(shape.stride as i32);
-    let iova_base = splat(shape.iova_base);
+pub(super) unsafe fn arm<F: RxFormat>(run: &ArmRun, buffers: &Buffers) {
+    let stride = _mm512_set1_epi32(buffers.stride as i32);
+    let iova_base = splat(buffers.iova_base);
     let mut at = 0;
     while at + GROUP <= run.count {
         let words = run.words.at(at * F::WORDS).cast_mut();
@@ -144,5 +144,5 @@ pub(super) unsafe fn arm<F: RxFormat>(run: &ArmRun, shape: &RxShape) {
         at += GROUP;
     }
     // SAFETY: the caller's contract.
-    unsafe { join::arm::<F>(run, at, shape) }
+    unsafe { join::arm::<F>(run, at, buffers) }
 }

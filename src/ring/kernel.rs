@@ -37,35 +37,16 @@ impl Kernel {
     }
 }
 
-/// What all receive runs of a queue have in common, as the loops use it.
-pub(super) struct RxShape {
-    /// Address of the data of buffer 0, and where the device sees it.
+/// Where the buffers of a pool are.
+pub(super) struct Buffers {
+    /// Address of the data of buffer 0, and where a device sees it.
     pub(super) base: u64,
     pub(super) iova_base: u64,
     /// Bytes from one buffer to the next.
     pub(super) stride: u32,
-    /// The tag of the packets, and the bytes that a buffer takes.
-    pub(super) tag: u16,
-    pub(super) limit: u16,
-    /// The same where the second word of a `PacketBuf` has tag and length.
-    pub(super) meta_tag: u64,
-    pub(super) meta_limit: u64,
 }
 
-impl RxShape {
-    pub(super) fn new(pool: &PoolHandle, iova_delta: u64, limit: u16) -> Option<RxShape> {
-        let ((base, stride), tag) = (pool.layout(), pool.number());
-        Some(RxShape {
-            base: base as u64,
-            iova_base: (base as u64).wrapping_add(iova_delta),
-            stride: stride.try_into().ok()?,
-            tag,
-            limit,
-            meta_tag: u64::from(tag) << 48,
-            meta_limit: u64::from(limit) << 32,
-        })
-    }
-
+impl Buffers {
     /// Where the data of a buffer is.
     #[inline(always)]
     pub(super) fn addr(&self, index: u32) -> usize {
@@ -78,7 +59,7 @@ impl RxShape {
         self.iova_base.wrapping_add(u64::from(index) * u64::from(self.stride))
     }
 
-    /// Arms the descriptor whose first word is at `at` with a buffer.
+    /// Arms the receive descriptor whose first word is at `at` with a buffer.
     ///
     /// # Safety
     /// The descriptor is in the ring of `words`, which lives, and is the caller's, as is the buffer, which it gives up.
@@ -89,6 +70,32 @@ impl RxShape {
             words.store(at, self.iova(index));
             words.store(at + 1, 0);
         }
+    }
+}
+
+/// What all receive runs of a queue have in common, as the loops use it.
+pub(super) struct RxShape {
+    /// As the receiving device sees them.
+    pub(super) buffers: Buffers,
+    /// The tag of the packets, and the bytes that a buffer takes.
+    pub(super) tag: u16,
+    pub(super) limit: u16,
+    /// The same where the second word of a `PacketBuf` has tag and length.
+    pub(super) meta_tag: u64,
+    pub(super) meta_limit: u64,
+}
+
+impl RxShape {
+    pub(super) fn new(pool: &PoolHandle, iova_delta: u64, limit: u16) -> Option<RxShape> {
+        let ((base, stride), tag) = (pool.layout(), pool.number());
+        let base = base as u64;
+        Some(RxShape {
+            buffers: Buffers { base, iova_base: base.wrapping_add(iova_delta), stride: stride.try_into().ok()? },
+            tag,
+            limit,
+            meta_tag: u64::from(tag) << 48,
+            meta_limit: u64::from(limit) << 32,
+        })
     }
 }
 
@@ -106,14 +113,14 @@ pub(super) struct RxRun {
     /// The run's first descriptor.
     pub(super) words: Words,
     /// Buffers that are in the ring.
-    pub(super) slots: *mut [u32; GROUP],
+    pub(super) slots: *mut u32,
     /// Where the packets go; a group more than `count` may be written.
-    pub(super) places: *mut [MaybeUninit<PacketBuf>; GROUP],
+    pub(super) places: *mut PacketBuf,
     /// Where their metadata goes, likewise.
-    pub(super) infos: *mut [PackedInfo; GROUP],
-    /// The end of the buffers that replace those in the ring: the last group is used first, so that the newest are. A group can
+    pub(super) infos: *mut PackedInfo,
+    /// The end of the buffers that replace those in the ring: the last ones are used first, so that the newest are. A group can
     /// be read behind it.
-    pub(super) fresh: *const [u32; GROUP],
+    pub(super) fresh: *const u32,
 }
 
 /// Takes groups as long as all eight descriptors of one are whole good frames of one buffer each; returns how many descriptors.
@@ -132,10 +139,14 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
     let (words, limit) = (run.words, u32::from(shape.limit));
     let groups = run.count / GROUP;
     for group in 0..groups {
+        let from = group * GROUP;
         // SAFETY: each has the group (contract), and nobody else uses it meanwhile.
-        let (slots, places, fresh) =
-            unsafe { (&mut *run.slots.add(group), &mut *run.places.add(group), &*run.fresh.sub(group + 1)) };
-        let at = group * GROUP * F::WORDS;
+        let (slots, places, fresh) = unsafe {
+            let places = run.places.add(from).cast::<[MaybeUninit<PacketBuf>; GROUP]>();
+            let slots = run.slots.add(from).cast::<[u32; GROUP]>();
+            (&mut *slots, &mut *places, &*run.fresh.sub(from + GROUP).cast::<[u32; GROUP]>())
+        };
+        let at = from * F::WORDS;
         let (mut all, mut any, mut last) = (u64::MAX, 0, 0);
         for i in (0..GROUP).rev() {
             // SAFETY: the run's descriptors exist (contract).
@@ -151,7 +162,7 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
             }
         }
         if !plain::<F>(all, any) || F::LEN_WORD == F::STATUS && (F::len(any) > limit || last & F::WRITTEN == 0) {
-            return group * GROUP;
+            return from;
         }
         // The loads above saw DONE; what the device wrote before it is visible after this.
         fence(Ordering::Acquire);
@@ -164,24 +175,24 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
                 PacketBuf::write_len(place, F::len(last) as u16);
             }
             if F::len(any) > limit || last & F::WRITTEN == 0 {
-                return group * GROUP;
+                return from;
             }
         }
         if INFO {
             // SAFETY: the run's descriptors exist and are the caller's, and so is the group of metadata (contract); the fence
             // above came after the loads that saw them done.
-            unsafe { info::one_by_one::<F>(words.at(at), &mut *run.infos.add(group), quirks) };
+            unsafe { info::one_by_one::<F>(words.at(at), &mut *run.infos.add(from).cast(), quirks) };
         }
         for i in 0..GROUP {
             // SAFETY: the slot's buffer was the ring's alone, the device is done with it, the length written above fits it,
             // and the slot gets another buffer below.
-            unsafe { PacketBuf::write_rest(&mut places[i], shape.addr(slots[i]), slots[i], shape.tag) };
+            unsafe { PacketBuf::write_rest(&mut places[i], shape.buffers.addr(slots[i]), slots[i], shape.tag) };
         }
         for i in 0..GROUP {
             let index = fresh[i];
             slots[i] = index;
             // SAFETY: as above.
-            unsafe { shape.arm(words, at + i * F::WORDS, index) };
+            unsafe { shape.buffers.arm(words, at + i * F::WORDS, index) };
         }
     }
     groups * GROUP
@@ -193,36 +204,65 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
 /// As there.
 #[inline(always)]
 pub(super) unsafe fn rx_few<F: RxFormat, const INFO: bool>(run: &RxRun, shape: &RxShape, quirks: F::Quirks) -> usize {
-    let whole = F::DONE | F::LAST;
     for i in 0..run.count {
-        let at = i * F::WORDS;
-        // SAFETY: the descriptor exists (contract).
-        let load = |word| unsafe { run.words.load(at + word) };
-        let status = load(F::STATUS);
-        if status & (whole | F::ERROR) != whole {
+        // SAFETY: the caller's contract.
+        if !unsafe { rx_one::<F, INFO>(run, i, shape, quirks) } {
             return i;
-        }
-        // What the device wrote before DONE is visible after this.
-        fence(Ordering::Acquire);
-        let len_word = if F::LEN_WORD == F::STATUS { status } else { load(F::LEN_WORD) };
-        let len = F::len(len_word);
-        if len_word & F::WRITTEN == 0 || len > shape.limit.into() {
-            return i;
-        }
-        // SAFETY: one of each (contract), which nobody else uses meanwhile. The slot's buffer was the ring's alone, the device
-        // is done with it, the length fits it, and the slot gets another buffer.
-        unsafe {
-            if INFO {
-                *run.infos.cast::<PackedInfo>().add(i) = F::packed(&all_words::<F>(status, load), quirks);
-            }
-            let (slot, fresh) = (run.slots.cast::<u32>().add(i), *run.fresh.cast::<u32>().sub(i + 1));
-            let packet = PacketBuf::from_parts(shape.addr(*slot), *slot, len as u16, shape.tag);
-            run.places.cast::<PacketBuf>().add(i).write(packet);
-            *slot = fresh;
-            shape.arm(run.words, at, fresh);
         }
     }
     run.count
+}
+
+/// Takes descriptor `i` if it is a whole good frame of one buffer.
+///
+/// # Safety
+/// As [`rx_groups`], of a run that has it.
+#[inline(always)]
+pub(super) unsafe fn rx_one<F: RxFormat, const INFO: bool>(
+    run: &RxRun,
+    i: usize,
+    shape: &RxShape,
+    quirks: F::Quirks,
+) -> bool {
+    let at = i * F::WORDS;
+    // SAFETY: one of each (contract), which nobody else uses meanwhile. The slot's buffer was the ring's alone, the device is done
+    // with it, the length fits it, and the slot gets another buffer.
+    unsafe {
+        let Some((status, len)) = whole::<F>(run.words, at, 0, shape.limit) else { return false };
+        let (slot, fresh) = (run.slots.add(i), *run.fresh.sub(i + 1));
+        let index = slot.replace(fresh);
+        run.places.add(i).write(PacketBuf::from_parts(shape.buffers.addr(index), index, len, shape.tag));
+        if INFO {
+            let words = all_words::<F>(status, |word| run.words.load(at + word));
+            *run.infos.add(i) = F::packed(&words, quirks);
+        }
+        shape.buffers.arm(run.words, at, fresh);
+    }
+    true
+}
+
+/// Status word and length of the descriptor whose first word is at `at`, where it is a whole good frame in one buffer of `least` to
+/// `least + span` bytes. What the device wrote before it is visible then.
+///
+/// # Safety
+/// The descriptor is in the ring of `words`, which lives.
+#[inline(always)]
+pub(super) unsafe fn whole<F: RxFormat>(words: Words, at: usize, least: u16, span: u16) -> Option<(u64, u16)> {
+    let whole = F::DONE | F::LAST;
+    // SAFETY: a word of the descriptor (contract).
+    let load = |word| unsafe { words.load(at + word) };
+    let status = load(F::STATUS);
+    if status & (whole | F::ERROR) != whole {
+        return None;
+    }
+    // What the device wrote before DONE is visible after this.
+    fence(Ordering::Acquire);
+    let len_word = if F::LEN_WORD == F::STATUS { status } else { load(F::LEN_WORD) };
+    let len = F::len(len_word);
+    if len_word & F::WRITTEN == 0 || len.wrapping_sub(least.into()) > span.into() {
+        return None;
+    }
+    Some((status, len as u16))
 }
 
 /// Is every one of a group's status words, whose AND and OR these are, a whole good frame? That each fits its buffer is for

@@ -9,9 +9,7 @@
 //! A burst touches one state word, the descriptors it takes (16 or 32 bytes each), their slots (4 bytes each), the cache's
 //! stock and the burst; never the packets.
 
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::descriptors::Words;
@@ -151,7 +149,7 @@ impl<F: RxFormat> RxQueue<F> {
     #[cold]
     #[inline(never)]
     fn attend_change(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        if !self.watch.parts.link.is_current() && !self.catch_up() {
+        if !self.is_running() {
             return 0;
         }
         if cache.tag() != self.watch.tag {
@@ -191,12 +189,10 @@ impl<F: RxFormat> RxQueue<F> {
     #[inline(never)]
     fn work_one<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         let before = burst.len();
-        if !self.plain::<INFO>(cache, burst) {
+        if !self.one::<INFO>(cache, burst) {
             while self.is_next_done() && self.unusual::<INFO>(cache, burst) {}
         }
-        let got = burst.len() - before;
-        self.finish(got);
-        got
+        self.finish(before, burst)
     }
 
     /// As `receive`, of less than a group.
@@ -204,9 +200,7 @@ impl<F: RxFormat> RxQueue<F> {
     fn work_few<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         let before = burst.len();
         while self.few::<INFO>(cache, burst) {}
-        let got = burst.len() - before;
-        self.finish(got);
-        got
+        self.finish(before, burst)
     }
 
     /// # Safety
@@ -263,8 +257,6 @@ impl<F: RxFormat> RxQueue<F> {
             if !self.within_frame {
                 let room = self.room(burst).min(CACHE_SIZE / 2);
                 let run = self.run(cache.ensure(room), cache, burst);
-                // The run lies in the ring, from `next` on, where every descriptor and slot is the queue's; the burst has
-                // room for as many packets; the fresh buffers are the cache's, which gives them up below.
                 let done = kernel(&run, &self.shape, self.quirks);
                 // SAFETY: the kernel made that many packets of slots that have others of the cache's buffers now.
                 unsafe { self.account::<INFO>(done, cache, burst) };
@@ -273,9 +265,7 @@ impl<F: RxFormat> RxQueue<F> {
                 break;
             }
         }
-        let got = burst.len() - before;
-        self.finish(got);
-        got
+        self.finish(before, burst)
     }
 
     /// As `few`, seldom needed.
@@ -291,9 +281,9 @@ impl<F: RxFormat> RxQueue<F> {
         if !self.within_frame {
             let room = self.room(burst).min(GROUP);
             let run = self.run(cache.ensure(room), cache, burst);
-            // SAFETY: as in `receive`.
+            // SAFETY: the run meets the contract.
             let done = unsafe { kernel::rx_few::<F, INFO>(&run, &self.shape, self.quirks) };
-            // SAFETY: as there.
+            // SAFETY: as in `receive`.
             unsafe { self.account::<INFO>(done, cache, burst) };
             if done == room {
                 return !burst.is_full();
@@ -302,55 +292,31 @@ impl<F: RxFormat> RxQueue<F> {
         self.is_next_done() && self.unusual::<INFO>(cache, burst)
     }
 
-    /// Accounts for a burst of `got` packets.
+    /// Takes the next packet, which there is room for, if it is plain.
     #[inline(always)]
-    fn finish(&mut self, got: usize) {
+    fn one<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
+        if self.within_frame || cache.ensure(1) == 0 {
+            return false;
+        }
+        let run = self.run(1, cache, burst);
+        // SAFETY: the run meets the contract.
+        if !unsafe { kernel::rx_one::<F, INFO>(&run, 0, &self.shape, self.quirks) } {
+            return false;
+        }
+        // SAFETY: as in `receive`.
+        unsafe { self.account::<INFO>(1, cache, burst) };
+        true
+    }
+
+    /// Ends a burst that had `before` packets when it began; returns how many it has got.
+    #[inline(always)]
+    fn finish(&mut self, before: usize, burst: &Burst) -> usize {
+        let got = burst.len() - before;
         self.watch.parts.counts.packets.add(got as u64);
         if self.unannounced >= self.tail_step {
             self.announce();
         }
-    }
-
-    /// Takes the next descriptor if it is a whole good frame in one buffer and there is another one for its slot. The burst is
-    /// not full.
-    #[inline(always)]
-    fn plain<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> bool {
-        const { assert!(F::STATUS == 1) };
-        if self.within_frame || cache.ensure(1) == 0 {
-            return false;
-        }
-        let whole = F::DONE | F::LAST;
-        // SAFETY: `next` is below the ring's size.
-        let words = unsafe { self.watch.parts.ring.words().from(self.next as usize * F::WORDS) };
-        // SAFETY: the words of a descriptor.
-        let load = |word| unsafe { words.load(word) };
-        let status = load(F::STATUS);
-        if status & (whole | F::ERROR) != whole {
-            return false;
-        }
-        // What the device wrote before DONE is visible after this.
-        fence(Ordering::Acquire);
-        let len_word = if F::LEN_WORD == F::STATUS { status } else { load(F::LEN_WORD) };
-        let len = F::len(len_word);
-        if len_word & F::WRITTEN == 0 || len > self.shape.limit.into() {
-            return false;
-        }
-        let (places, infos) = burst.spare();
-        // SAFETY: the slot and descriptor are the ring's, and the burst has room (contract). The slot's buffer was the ring's
-        // alone, the device is done with it, the length fits it, and the slot gets another buffer, which the cache gives up.
-        unsafe {
-            if INFO {
-                infos.write(F::packed(&kernel::all_words::<F>(status, load), self.quirks));
-            }
-            let fresh = *cache.end().sub(1);
-            let slot = self.slots.as_mut_ptr().add(self.next as usize);
-            let index = slot.replace(fresh);
-            let packet = PacketBuf::from_parts(self.shape.addr(index), index, len as u16, self.shape.tag);
-            places.write(MaybeUninit::new(packet));
-            self.shape.arm(words, 0, fresh);
-            self.account::<INFO>(1, cache, burst);
-        }
-        true
+        got
     }
 
     /// What stopped a run before the end: no buffer, or something unusual. True when another run may follow.
@@ -377,7 +343,8 @@ impl<F: RxFormat> RxQueue<F> {
         (burst.limit() - burst.len()).min(self.slots.len() - self.next as usize)
     }
 
-    /// The run from `next` on.
+    /// The run from `next` on, of `count` packets, which there are room and buffers for. It lies in the ring, where every descriptor
+    /// and slot is the queue's; the fresh buffers are the cache's, which gives those up that `account` is told of.
     #[inline(always)]
     fn run(&mut self, count: usize, cache: &PoolCache, burst: &mut Burst) -> RxRun {
         let first = self.next as usize;
@@ -387,10 +354,10 @@ impl<F: RxFormat> RxQueue<F> {
             to_end: self.slots.len() - first,
             // SAFETY: `next` is below the ring's size.
             words: unsafe { self.watch.parts.ring.words().from(first * F::WORDS) },
-            slots: self.slots.as_mut_ptr().wrapping_add(first).cast(),
+            slots: self.slots.as_mut_ptr().wrapping_add(first),
             places: places.cast(),
-            infos: infos.cast(),
-            fresh: cache.end().cast(),
+            infos,
+            fresh: cache.end(),
         }
     }
 
@@ -436,7 +403,7 @@ impl<F: RxFormat> RxQueue<F> {
         self.arm(self.next as usize, fresh);
         self.advance(1);
 
-        let addr = self.shape.addr(index);
+        let addr = self.shape.buffers.addr(index);
         // SAFETY: the buffer was the ring's alone and the device is done with it; a length beyond the buffer is cut to 0
         // here and the frame dropped below; the slot has another buffer.
         let piece = unsafe {
@@ -465,7 +432,7 @@ impl<F: RxFormat> RxQueue<F> {
     #[cold]
     fn is_past(&self, status: u64, len_word: u64) -> bool {
         if F::LEN_WORD != F::STATUS
-            && self.slots.get(self.next as usize).is_some_and(|&i| self.shape.iova(i) != len_word)
+            && self.slots.get(self.next as usize).is_some_and(|&i| self.shape.buffers.iova(i) != len_word)
         {
             return true;
         }
@@ -517,7 +484,7 @@ impl<F: RxFormat> RxQueue<F> {
     #[inline(always)]
     fn arm(&mut self, position: usize, index: u32) {
         // SAFETY: callers pass a position below the ring's size and a buffer that is in its slot now.
-        unsafe { self.shape.arm(self.watch.parts.ring.words(), position * F::WORDS, index) };
+        unsafe { self.shape.buffers.arm(self.watch.parts.ring.words(), position * F::WORDS, index) };
     }
 
     #[inline(always)]
@@ -592,7 +559,7 @@ impl<F: RxFormat> RxQueue<F> {
     /// interrupts or not running.
     pub fn rearm(&mut self) {
         // A queue that has not seen the word in force catches up first: its next poll would not arm the vector.
-        if self.watch.parts.interrupt.is_none() || !(self.watch.parts.link.is_current() || self.catch_up()) {
+        if self.watch.parts.interrupt.is_none() || !self.is_running() {
             return;
         }
         if self.unannounced > 0 {
