@@ -57,6 +57,12 @@ impl PoolCache {
         self.len == 0
     }
 
+    /// Has it what a thread may need at once? More would sooner or later go to the depot.
+    #[inline(always)]
+    pub(crate) fn is_stocked(&self) -> bool {
+        self.len >= CACHE_SIZE / 2
+    }
+
     /// Makes sure of `want` buffers (at most half the cache) as far as the pool has them, and returns how many of
     /// `want` there are.
     #[inline(always)]

@@ -240,6 +240,7 @@ pub(super) unsafe fn tx_run<F: TxFormat>(run: &TxRun<'_>) -> usize {
         // SAFETY: the slots and descriptors of these four exist (contract) and are the driver's.
         unsafe {
             let at = run.words.at(TX_GROUP * four * TX_WORDS).cast_mut().cast::<__m256i>();
+            kernel::fetch_ahead(at.cast());
             _mm256_storeu_si256(at, _mm256_unpacklo_epi64(word0, word1));
             _mm256_storeu_si256(at.add(1), _mm256_unpackhi_epi64(word0, word1));
             _mm_storeu_si128(run.slots.add(TX_GROUP * four).cast::<__m128i>(), numbers);

@@ -266,6 +266,8 @@ pub(super) unsafe fn tx_run<F: TxFormat>(run: &TxRun<'_>) -> usize {
         // SAFETY: the slots and descriptors of these eight exist (contract) and are the driver's.
         unsafe {
             let at = run.words.at(GROUP * eight * TX_WORDS).cast_mut().cast::<__m512i>();
+            kernel::fetch_ahead(at.cast());
+            kernel::fetch_ahead(at.add(1).cast());
             _mm512_storeu_si512(at, _mm512_unpacklo_epi64(word0, word1));
             _mm512_storeu_si512(at.add(1), _mm512_unpackhi_epi64(word0, word1));
             _mm256_storeu_si256(run.slots.add(GROUP * eight).cast::<__m256i>(), numbers);

@@ -299,7 +299,7 @@ fn work<F: RxFormat, G: TxFormat, const INFO: bool>(
 /// buffer.
 #[inline(never)]
 fn make_room<G: TxFormat>(tx: &mut TxQueue<G>, cache: &mut PoolCache, want: usize) -> usize {
-    tx.reclaim(cache);
+    tx.reclaim(cache, want as u32);
     cache.ensure(want.min(tx.room()))
 }
 

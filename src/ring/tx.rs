@@ -287,12 +287,12 @@ impl<F: TxFormat> TxQueue<F> {
     /// [`kernel::tx_run`].
     #[inline(always)]
     fn send(&mut self, cache: &mut PoolCache, burst: &mut Burst, kernel: impl Fn(&TxRun<'_>) -> usize) -> usize {
-        self.reclaim(cache);
+        self.reclaim(cache, burst.len() as u32);
         let before = self.next;
         let mut taken = if self.is_plain(burst, 0) { self.plain(burst, 0, kernel) } else { 0 };
         let mut dropped = 0;
         if taken < burst.len() {
-            (taken, dropped) = self.send_rest(burst, taken);
+            (taken, dropped) = self.send_rest(cache, burst, taken);
         }
         // SAFETY: the first `taken` packets were either written to the ring, whose slots own their buffers now, or read out
         // and dropped by `send_any`.
@@ -309,7 +309,7 @@ impl<F: TxFormat> TxQueue<F> {
     /// What one plain run left: packets behind the end of the ring, or something unusual. Returns how many are out of the
     /// burst, and how many of these were dropped.
     #[inline(never)]
-    fn send_rest(&mut self, burst: &mut Burst, from: usize) -> (usize, usize) {
+    fn send_rest(&mut self, cache: &mut PoolCache, burst: &mut Burst, from: usize) -> (usize, usize) {
         let (mut taken, mut dropped) = (from, 0);
         let kernel = self.parts.kernel;
         while taken < burst.len() {
@@ -324,6 +324,7 @@ impl<F: TxFormat> TxQueue<F> {
             match self.send_any(burst, taken) {
                 Fate::Sent => {}
                 Fate::Dropped => dropped += 1,
+                Fate::Full if self.frees(cache) => continue,
                 Fate::Full => break,
             }
             taken += 1;
@@ -393,13 +394,14 @@ impl<F: TxFormat> TxQueue<F> {
         self.in_flight += count;
     }
 
-    /// Takes back what the device is done with.
+    /// Takes back what the device is done with, until `wanted` descriptors are free and the cache is stocked: more would only go
+    /// to the depot and come back from there. Everything, if 0 are wanted.
     #[inline(always)]
-    pub(super) fn reclaim(&mut self, cache: &mut PoolCache) {
+    pub(super) fn reclaim(&mut self, cache: &mut PoolCache, wanted: u32) {
         while let Some(mark) = self.marks.first() {
             // SAFETY: marks are positions in the ring.
             let word1 = unsafe { self.parts.ring.load_acquire(mark as usize * WORDS + 1) };
-            if !F::done(word1) {
+            if !F::done(word1) || cache.is_stocked() && wanted.wrapping_sub(1) < self.size() - 1 - self.in_flight {
                 return;
             }
             self.marks.pop();
@@ -412,6 +414,15 @@ impl<F: TxFormat> TxQueue<F> {
             }
             self.clean = if end == self.size() { 0 } else { end };
         }
+    }
+
+    /// Takes everything back that the device is done with. False where there is nothing.
+    #[cold]
+    #[inline(never)]
+    fn frees(&mut self, cache: &mut PoolCache) -> bool {
+        let before = self.in_flight;
+        self.reclaim(cache, 0);
+        self.in_flight < before
     }
 
     /// How many buffers the device is done with that lie one behind another, as far as the oldest mark says; 0 where anything is

@@ -50,3 +50,66 @@ fn forwarding_leaves_the_depot_alone() {
     from.close();
     to.close();
 }
+
+/// A device that sends a whole ring at once: bursts take back what they need, and the depot sees nothing of it.
+#[test]
+fn sending_takes_back_what_is_needed_and_an_empty_burst_everything() {
+    const FRAMES: usize = 32;
+    let pool = pool(4096);
+    let mut to = Bench::new(1024);
+    let mut tx = to.tx::<Toy>(&[&pool], false);
+    let (mut cache, mut burst) = (pool.cache(), Burst::new());
+    let mut send = |tx: &mut TxQueue<Toy>, cache: &mut PoolCache| {
+        assert_eq!(cache.alloc(FRAMES, &mut burst), FRAMES);
+        for packet in &mut burst {
+            packet.append(60).unwrap();
+        }
+        assert_eq!(tx.burst(cache, &mut burst), FRAMES);
+    };
+    for _ in 0..20 {
+        send(&mut tx, &mut cache);
+    }
+    while to.transmit().is_some() {}
+    send(&mut tx, &mut cache);
+    let (stock, depot) = (cache.len(), pool.handle().depot().len());
+    for _ in 0..10 {
+        send(&mut tx, &mut cache);
+        assert_eq!((cache.len(), pool.handle().depot().len()), (stock, depot));
+    }
+    while to.transmit().is_some() {}
+    assert_eq!(tx.burst(&mut cache, &mut Burst::new()), 0);
+    drop(tx);
+    assert_eq!(cache.len() as u32 + pool.available(), pool.capacity(), "the ring has kept buffers");
+    drop(cache);
+    to.close();
+}
+
+/// As many descriptors as frames are free, and frames need more: then the ring takes back what it had left.
+#[test]
+fn frames_of_several_segments_find_the_room_that_there_is() {
+    let pool = pool(4096);
+    let mut to = Bench::new(64);
+    let mut tx = to.tx::<Toy>(&[&pool], false);
+    let (mut cache, mut burst) = (pool.cache(), Burst::new());
+    let plain = |cache: &mut PoolCache| {
+        let mut packet = cache.alloc_one().unwrap();
+        packet.append(60).unwrap();
+        packet
+    };
+    for _ in 0..2 {
+        assert!((0..31).all(|_| burst.push(plain(&mut cache)).is_ok()));
+        assert_eq!(tx.burst(&mut cache, &mut burst), 31);
+    }
+    while to.transmit().is_some() {}
+    // A cache that wants nothing back.
+    let mut stocked = pool.cache();
+    assert!(stocked.ensure(256) == 256 && stocked.is_stocked());
+    let mut packet = plain(&mut cache);
+    for _ in 0..3 {
+        packet.chain(plain(&mut cache)).unwrap();
+    }
+    assert!(burst.push(packet).is_ok());
+    assert_eq!(tx.burst(&mut stocked, &mut burst), 1);
+    drop((tx, cache, stocked));
+    to.close();
+}
