@@ -8,7 +8,7 @@
 //! port it sends to. It does not allocate or lock, nor call the system unless it is idle. Everything else is the
 //! control side: this thread opens and starts the ports, watches link, state and counters, and takes all down again.
 //! `l2fwd/options.rs` is the command line, `l2fwd/plan.rs` deals queues out to threads, `l2fwd/report.rs` has the
-//! words and numbers.
+//! words and numbers, `l2fwd/watch.rs` what is said while it runs.
 #![deny(unsafe_code)]
 
 mod common;
@@ -18,6 +18,8 @@ mod options;
 mod plan;
 #[path = "l2fwd/report.rs"]
 mod report;
+#[path = "l2fwd/watch.rs"]
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -25,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vfring::{AnyRx, AnyTx, Burst, DeviceSpec, Link, Mempool, Port, PortConfig, PortState, Service, Started};
+use vfring::{AnyRx, AnyTx, Burst, DeviceSpec, Mempool, Port, PortConfig, PortState, Service, Started};
 
 use common::args::{Args, Problem};
 use common::screen::Screen;
@@ -33,6 +35,7 @@ use common::{args, cores, stop};
 use options::Options;
 use plan::Plan;
 use report::{PoolEnd, PortFacts, PortSample, Sample};
+use watch::Look;
 
 /// How often the control side looks at signals, link and state.
 const WATCH_PERIOD: Duration = Duration::from_millis(50);
@@ -250,13 +253,6 @@ fn forward(worker: Worker, pool: &Mempool, ring_full: &[AtomicU64]) -> Result<()
     Ok(())
 }
 
-/// What was last said about a port.
-struct Known {
-    state: PortState,
-    link: Link,
-    trouble: Option<String>,
-}
-
 /// The control side while the threads forward.
 struct Watch<'a> {
     facts: &'a [PortFacts],
@@ -280,8 +276,7 @@ impl Watch<'_> {
     /// Shows statistics and reports changes until a signal, the end of the duration, or the death of a port.
     fn until_the_end(&mut self, first: &Sample, options: &Options) -> Result<(), Problem> {
         let end = options.duration.map(|duration| first.at + duration);
-        let known = |port: &PortSample| Known { state: port.state, link: port.link, trouble: None };
-        let mut known: Vec<Known> = first.ports.iter().map(known).collect();
+        let mut known: Vec<Look> = first.ports.iter().map(Look::of).collect();
         let mut shown: Option<Sample> = None;
         let mut due = options.stats_period.map(|period| first.at + period);
         while !stop::requested() {
@@ -310,30 +305,18 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Says on stderr what became of a port's state and link.
-    fn report_changes(&mut self, number: usize, known: &mut Known) -> Result<(), Problem> {
-        let service = &self.services[number];
-        let (state, link, trouble) = (service.state(), service.link(), service.trouble());
-        let name = &self.facts[number].name;
-        if state != known.state {
-            known.state = state;
-            let what = match state {
-                PortState::Running => "runs again",
-                PortState::Resetting => "is being reset by its PF; forwarding goes on once the PF is back",
-                PortState::Stopping => "is stopping",
-                PortState::Dead => return Err(format!("port {number} ({name}): the device is gone").into()),
-            };
-            self.screen.note(&format!("l2fwd: port {number} ({name}) {what}"))?;
+    /// Says on stderr what became of a port.
+    fn report_changes(&mut self, number: usize, known: &mut Look) -> Result<(), Problem> {
+        let look = self.services[number].with(Look::at);
+        let port = format!("port {number} ({})", self.facts[number].name);
+        let changes = look.changes(known, &port);
+        let gone = look.state == PortState::Dead;
+        *known = look;
+        if gone {
+            return Err(changes.join("; ").into());
         }
-        if trouble != known.trouble {
-            if let Some(trouble) = &trouble {
-                self.screen.note(&format!("l2fwd: port {number} cannot go on yet: {trouble}"))?;
-            }
-            known.trouble = trouble;
-        }
-        if link != known.link {
-            known.link = link;
-            self.screen.note(&format!("l2fwd: port {number} ({name}): the link is now {}", report::link(link)))?;
+        for line in changes {
+            self.screen.note(&format!("l2fwd: {line}"))?;
         }
         Ok(())
     }

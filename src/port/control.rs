@@ -412,6 +412,12 @@ impl Control {
         }
     }
 
+    /// Resets that the port has recovered from since the start. It tells of one that came and went between two looks at
+    /// [`state`](Self::state), without asking the device as [`stats`](Self::stats) does.
+    pub fn recoveries(&self) -> u64 {
+        self.get().recoveries
+    }
+
     /// Why the port is still Resetting: what the last attempt to recover met. `None` when nothing went wrong.
     pub fn trouble(&self) -> Option<&Error> {
         self.get().trouble.as_ref()

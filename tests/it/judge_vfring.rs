@@ -66,7 +66,9 @@ fn judge(config: ModelsConfig) -> Result<()> {
         for server in &bed.servers {
             server.ask("pf-reset 500ms")?;
         }
-        forwarder.wait_for("runs again", RECOVERY_TIMEOUT)?;
+        for (port, side) in [&bed.a, &bed.b].into_iter().enumerate() {
+            forwarder.wait_for(&format!("port {port} ({}) runs again", side.vf), RECOVERY_TIMEOUT)?;
+        }
         traffic.wait_for_more(traffic.arrived(), 100, RECOVERY_TIMEOUT)?;
         for received in traffic.finish()? {
             assert_eq!(received.corrupt, 0, "{received:?}");

@@ -15,6 +15,9 @@ const COMMANDS: &str = "/run/testpmd";
 /// What it prints when it waits for one.
 const PROMPT: &str = "testpmd> ";
 
+/// The shell's status of a program that aborted.
+const SIGABRT: i32 = 128 + libc::SIGABRT;
+
 /// A running testpmd.
 pub struct Testpmd<'a> {
     bed: &'a Bench,
@@ -44,14 +47,21 @@ impl<'a> Testpmd<'a> {
         guest.wait_until(&format!("[ $({count}) != {before} ]"), START_TIMEOUT)
     }
 
-    /// Ends it as its user does. It must end with status 0; all that it printed.
+    /// Ends it as its user does. It must end with status 0, or by a fault of its own that comes after everything; all that it
+    /// printed.
+    ///
+    /// The fault: net_iavf closes a port while DPDK's interrupt thread is in its handler, so that the handler stays registered and
+    /// its eventfd is closed; when the thread comes to wait for it again, it panics (seen with 25.11, in one of five ends under
+    /// emulation on a busy machine).
     pub fn stop(self) -> Result<String> {
         let guest = &self.bed.guest;
         guest.sh(&format!("echo quit >{COMMANDS}"))?;
         let status = guest.wait(&self.process, START_TIMEOUT)?;
         let log = guest.log(&self.process)?;
+        let closed = log.split("Shutting down port 0").nth(1).unwrap_or_default();
         match status {
             0 => Ok(log),
+            SIGABRT if closed.contains("epoll_ctl, Bad file descriptor") => Ok(log),
             _ => Err(Error::new(format!("testpmd ended with status {status}; it printed:\n{log}"))),
         }
     }

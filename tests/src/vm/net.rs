@@ -29,6 +29,12 @@ const SHORT: Duration = Duration::from_secs(30);
 /// iperf3's port.
 const IPERF_PORT: u16 = 5201;
 
+/// From a reply to the next ping.
+const PING_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Seconds that a reply may take: more than a busy machine ever stands still.
+const PING_PATIENCE: &str = "5";
+
 /// A MAC address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
@@ -182,24 +188,44 @@ impl Netns {
         Ok(DeviceCounters { rx_bytes, rx_packets, rx_dropped, tx_bytes, tx_packets, tx_dropped })
     }
 
-    /// Sends `count` pings, five a second, of `payload` bytes that may not be fragmented. Lost ones are no error.
+    /// Sends `count` pings of `payload` bytes that may not be fragmented, each 200 ms after the reply to the one before, until
+    /// one is lost, which is no error. Each by a program of its own: after a first reply, ping waits for no later one longer
+    /// than for twice the longest round trip so far.
     pub fn ping(&self, to: Ipv4Addr, count: u32, payload: u32) -> Result<PingReport> {
-        let mut command = self.command("ping");
-        command.args(["-n", "-q", "-i", "0.2", "-M", "do", "-W", "2", "-s", &payload.to_string()]);
-        command.args(["-c", &count.to_string(), &to.to_string()]);
-        let limit = Duration::from_secs(u64::from(count / 5)) + SHORT;
-        // Its exit status says whether replies came, which the report says too.
-        let text = match host::output(command, limit) {
-            Ok(text) => text,
-            Err(error) => error.to_string(),
-        };
-        let before =
-            |marker: &str| text.split(marker).next()?.rsplit([' ', '\n', ',']).find(|w| !w.is_empty())?.parse().ok();
-        let (Some(sent), Some(received)) = (before(" packets transmitted"), before(" received")) else {
-            return Err(Error::new(format!("ping {to} from namespace {}: {text}", self.label)));
-        };
-        let times = text.split("mdev = ").nth(1).and_then(|times| times.split('/').nth(1));
-        Ok(PingReport { sent, received, mean_ms: times.and_then(|t| t.parse().ok()).unwrap_or(f64::NAN) })
+        let (mut received, mut total) = (0, 0.0);
+        for sent in 1..=count {
+            if sent > 1 {
+                std::thread::sleep(PING_INTERVAL);
+            }
+            let mut command = self.command("ping");
+            command.args([
+                "-n",
+                "-M",
+                "do",
+                "-c",
+                "1",
+                "-W",
+                PING_PATIENCE,
+                "-s",
+                &payload.to_string(),
+                &to.to_string(),
+            ]);
+            // Its exit status says whether a reply came, which the text says too.
+            let text = match host::output(command, SHORT) {
+                Ok(text) => text,
+                Err(error) => error.to_string(),
+            };
+            if !text.contains("1 packets transmitted") {
+                return Err(Error::new(format!("ping {to} from namespace {}: {text}", self.label)));
+            }
+            let time = text.split("time=").nth(1).and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());
+            let Some(time) = time else {
+                return Ok(PingReport { sent, received, mean_ms: total / f64::from(received) });
+            };
+            received += 1;
+            total += time;
+        }
+        Ok(PingReport { sent: count, received, mean_ms: total / f64::from(received) })
     }
 
     /// Measures one TCP stream from this namespace to an iperf3 server in another one, which is started and listens on
