@@ -9,6 +9,7 @@ use crossbeam::utils::CachePadded;
 
 use super::burst::{Burst, move_to_front};
 use super::depot::MAGAZINE;
+use super::lines::AHEAD;
 use super::numbers;
 use super::packet::{CHAINED, POOL_MASK, PacketBuf, links_of};
 use super::pool::PoolHandle;
@@ -19,6 +20,9 @@ pub(crate) const CACHE_SIZE: usize = 512;
 
 /// Numbers that `put_block` copies at once.
 pub(crate) const BLOCK: usize = 32;
+/// Places of the stock: for buffers, for what `put_block` copies behind them, and for what is fetched ahead.
+const PLACES: usize = CACHE_SIZE + BLOCK + AHEAD / size_of::<u32>();
+
 /// Free buffers of one pool for one thread. Dropping it takes them back to the pool.
 #[repr(align(128))] // lines of its own, see `mem::lines`
 pub struct PoolCache {
@@ -27,8 +31,8 @@ pub struct PoolCache {
     tag: u16,
     kernel: Kernel,
     len: usize,
-    /// The stock, and room for what `put_block` copies behind it.
-    stock: Box<CachePadded<[u32; CACHE_SIZE + BLOCK]>>,
+    /// The first `len` are the stock.
+    stock: Box<CachePadded<[u32; PLACES]>>,
 }
 
 impl PoolCache {
@@ -38,7 +42,7 @@ impl PoolCache {
             kernel: pool.kernel(),
             pool,
             len: 0,
-            stock: Box::new(CachePadded::new([0; CACHE_SIZE + BLOCK])),
+            stock: Box::new(CachePadded::new([0; PLACES])),
         }
     }
 

@@ -27,6 +27,6 @@ pub use region::{HugeRegion, Pages};
 pub(crate) use cache::{BLOCK, CACHE_SIZE};
 #[cfg(test)]
 pub(crate) use lines::LINE;
-pub(crate) use lines::Lines;
+pub(crate) use lines::{AHEAD, Lines};
 pub(crate) use packet::POOL_MASK;
 pub(crate) use pool::PoolHandle;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 
-use super::Port;
 use super::control::{Control, Inner, Side};
 use super::device::{MAILBOX_VECTOR, RingKind, RingPlan};
+use super::{Port, PortConfig};
 use crate::addr::Iova;
 use crate::cpu::Kernel;
 use crate::error::{Error, Result};
 use crate::event::eventfd;
-use crate::mem::{HugeRegion, Mempool, Pages, PoolHandle};
+use crate::mem::{AHEAD, HugeRegion, Mempool, Pages, PoolHandle};
 use crate::ring::{Attached, Descriptors, Gate, QueueLink, RxCounts, RxInterrupt, RxParts, Shared, TxCounts, TxParts};
 
 /// Rings start on page boundaries: more than any family asks for.
@@ -37,14 +37,13 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(port: &Port, descriptor_bytes: usize) -> Layout {
+    fn new(c: &PortConfig, descriptor_bytes: usize) -> Layout {
         let mut len = 0;
         let mut place = |entries: u16| {
             let at = len;
-            len += (entries as usize * descriptor_bytes).next_multiple_of(RING_ALIGN);
+            len += (entries as usize * descriptor_bytes + AHEAD).next_multiple_of(RING_ALIGN);
             at
         };
-        let c = &port.config;
         let rx = (0..c.rx_queues).map(|_| place(c.rx_ring)).collect();
         let tx = (0..c.tx_queues).map(|_| place(c.tx_ring)).collect();
         Layout { rx, tx, len }
@@ -68,7 +67,7 @@ impl Port {
         let reservation = Reservation { pool: pool.handle().clone(), count: needed };
         let iova = self.map_pool(pool.handle())?;
         let descriptor_words = self.device.caps().rings.rx_words();
-        let layout = Layout::new(&self, descriptor_words * WORD);
+        let layout = Layout::new(&self.config, descriptor_words * WORD);
         let pages = if self.info.is_model { Pages::Ordinary } else { Pages::Default };
         let region = Arc::new(HugeRegion::allocate(layout.len, pages, self.info.numa_node)?);
         let base = self.device.bus().map_dma(&region)?;
@@ -227,5 +226,25 @@ pub(super) struct Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.pool.release(self.count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_ring_begins_where_another_thread_s_fetches_ahead() {
+        for (entries, bytes) in [(32, 16), (72, 16), (512, 16), (4096, 16), (4096, 32)] {
+            let config = PortConfig::new().queues(4, 3).rings(entries, entries);
+            let Layout { rx, tx, len } = Layout::new(&config, bytes);
+            assert_eq!((rx.len(), tx.len()), (4, 3));
+            let mut rings: Vec<(usize, usize)> =
+                rx.iter().chain(&tx).map(|&at| (at, at + entries as usize * bytes)).collect();
+            rings.push((len, len));
+            rings.sort_unstable();
+            assert!(rings.iter().all(|(start, _)| start % RING_ALIGN == 0));
+            assert!(rings.is_sorted_by(|(_, end), (start, _)| end + AHEAD <= *start), "{rings:x?}");
+        }
     }
 }
