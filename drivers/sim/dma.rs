@@ -98,6 +98,11 @@ impl DmaSpace {
         DmaSpace { maps: Vec::new(), armed: BTreeMap::new() }
     }
 
+    /// What is mapped now, for somebody else to look at; armed buffers are not in it.
+    pub(super) fn view(&self) -> DmaSpace {
+        DmaSpace { maps: self.maps.clone(), armed: BTreeMap::new() }
+    }
+
     /// Maps a region, or counts one more user of it.
     pub(super) fn map(&mut self, region: &Arc<HugeRegion>, rng: &mut Rng) -> Iova {
         for map in &mut self.maps {

@@ -51,6 +51,7 @@
 
 mod adv;
 mod avf;
+mod bench;
 mod bus;
 mod dma;
 mod env;
@@ -78,6 +79,7 @@ mod wire;
 mod world;
 
 pub use avf::{AvfOptions, AvfPart};
+pub use bench::BenchQueue;
 pub use fault::Fault;
 pub use igb::{IgbOptions, Part};
 pub use ixgbe::{IxgbeOptions, IxgbePart};

@@ -15,6 +15,7 @@ use super::avf::{AvfOptions, AvfVf};
 #[cfg(feature = "vfio-user")]
 use memmap2::MmapRaw;
 
+use super::bench::Lent;
 use super::env::Env;
 use super::fault::Fault;
 use super::igb::{Igb, IgbOptions, IgbVf};
@@ -47,6 +48,8 @@ pub(super) struct Prepared {
 pub(super) trait Cells: Any + Send + Sync {
     /// The cell of a register, where it has one.
     fn of(&self, offset: u32) -> Option<&AtomicU32>;
+    /// The cell of a queue's tail.
+    fn tail(&self, tx: bool, queue: usize) -> &AtomicU32;
 }
 
 /// Takes a frame that a VF sends: its bytes (empty when they were not asked for) and its length.
@@ -113,6 +116,8 @@ pub(super) trait Model: Send {
     /// Puts a prepared frame into its queue, past the switch; the caller signals [`received`](Self::received) once
     /// a batch.
     fn place(&mut self, frame: &[u8], prepared: &Prepared, env: &mut Env) -> bool;
+    /// Lends a queue pair to a benchmark, which fills its receive ring with this frame. None when it does not run, or is lent.
+    fn lend(&mut self, queue: usize, frame: &[u8]) -> Option<Lent>;
     /// Signals a batch of placed frames.
     fn received(&mut self, queue: usize);
 

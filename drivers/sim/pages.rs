@@ -1,7 +1,8 @@
 //! Pages of a BAR that are plain memory: the model reads from them what the threads of queues wrote.
 //!
-//! In one process a page is an allocation of its own. A served model has its pages in a file that is as long as the BAR,
-//! which the client maps. What always holds: the words of a page are accessed by atomics only, and its memory lives as
+//! In one process a page is an allocation of its own, where words that are neighbours in the BAR lie on lines of their own:
+//! tails of several queues share a line of a BAR and no cache ever holds it, but this is memory, and threads would take it from
+//! each other. A served model has its pages in a file that is as long as the BAR, which the client maps. What always holds: the words of a page are accessed by atomics only, and its memory lives as
 //! long as the page.
 
 use std::array;
@@ -16,7 +17,12 @@ use memmap2::MmapRaw;
 /// Bytes of a page.
 pub(super) const PAGE: usize = 4096;
 
-type Words = [AtomicU32; PAGE / 4];
+#[repr(align(4096))]
+struct Words([AtomicU32; PAGE / 4]);
+
+/// Lines of a page, of as many words each: 128 bytes, because CPUs fetch lines in pairs.
+const LINES: usize = 32;
+const _: () = assert!(LINES * LINES * 4 == PAGE);
 
 /// A page of a BAR.
 pub(super) struct Page {
@@ -42,7 +48,7 @@ unsafe impl Sync for Page {}
 impl Page {
     /// A page of zeroes.
     pub(super) fn new() -> Page {
-        let words: Box<Words> = Box::new(array::from_fn(|_| AtomicU32::new(0)));
+        let words: Box<Words> = Box::new(Words(array::from_fn(|_| AtomicU32::new(0))));
         Page { words: NonNull::from(Box::leak(words)), memory: Memory::Own }
     }
 
@@ -61,7 +67,12 @@ impl Page {
         // SAFETY: `words` is aligned (an allocation of that type, or a page of a map) and in bounds, and `memory` keeps it
         // for as long as this borrow of the page. Another process may store to it, as to any atomic.
         let words = unsafe { self.words.as_ref() };
-        &words[offset / 4]
+        let word = offset / 4;
+        &words.0[match self.memory {
+            Memory::Own => word % LINES * LINES + word / LINES,
+            #[cfg(feature = "vfio-user")]
+            Memory::Shared { .. } => word,
+        }]
     }
 }
 
@@ -76,11 +87,25 @@ impl Drop for Page {
     }
 }
 
-#[cfg(all(test, feature = "vfio-user"))]
+#[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+    #[cfg(feature = "vfio-user")]
     use std::sync::atomic::Ordering::Relaxed;
 
+    #[test]
+    fn neighbours_in_a_page_of_our_own_share_no_line_and_no_word() {
+        let page = Page::new();
+        let place = |offset| (page.at(offset) as *const AtomicU32).addr();
+        let lines: BTreeSet<usize> = (0..LINES).map(|word| place(4 * word) / 128).collect();
+        assert_eq!(lines.len(), LINES);
+        let words: BTreeSet<usize> = (0..PAGE).step_by(4).map(place).collect();
+        assert_eq!(words.len(), PAGE / 4);
+        assert_eq!(words.last().unwrap() - words.first().unwrap(), PAGE - 4);
+    }
+
+    #[cfg(feature = "vfio-user")]
     #[test]
     fn pages_of_one_bar_are_its_memory() {
         let bar: Arc<MmapRaw> = Arc::new(memmap2::MmapOptions::new().len(3 * PAGE).map_anon().unwrap().into());

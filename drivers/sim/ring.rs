@@ -6,8 +6,12 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use crossbeam::utils::CachePadded;
+
+use super::bench::Lease;
 use super::dma::ArmedBy;
 use super::env::{Checked, Env};
 use super::fault::{Fault, Faults};
@@ -32,11 +36,13 @@ pub(super) struct Armed {
     queue: usize,
     /// In worlds that check: the address of the buffer of each armed descriptor.
     slots: Vec<u64>,
+    /// Somebody else plays the device's side.
+    lent: Option<Lease>,
 }
 
 impl Armed {
     pub(super) fn new(port: usize, kind: &'static str, queue: usize) -> Self {
-        Armed { port, kind, queue, slots: Vec::new() }
+        Armed { port, kind, queue, slots: Vec::new(), lent: None }
     }
 
     /// The ring starts with nothing armed.
@@ -44,8 +50,18 @@ impl Armed {
         self.slots = vec![0; if env.strict { entries as usize } else { 0 }];
     }
 
+    /// Lends the ring until it stops.
+    pub(super) fn lend(&mut self) -> Lease {
+        let lease = Lease::new(CachePadded::new(true.into()));
+        self.lent = Some(lease.clone());
+        lease
+    }
+
     /// The ring stops, and holds nothing any more.
     pub(super) fn stop(&mut self, env: &mut Env) {
+        if let Some(lease) = self.lent.take() {
+            *lease.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        }
         self.slots.clear();
         if env.strict {
             env.dma.disarm_queue(self.port, self.kind, self.queue);

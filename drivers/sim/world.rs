@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::avf::AvfOptions;
+use super::bench::BenchQueue;
 use super::env::Env;
 use super::fault::Fault;
 use super::frame;
@@ -330,7 +331,7 @@ impl World {
     pub fn bench_fill_rx(&self, port: PortId, queue: usize, n: usize) -> usize {
         self.port(port, |port, env| {
             port.vf.step(env);
-            let frame = frame::udp(port.vf.mac(), MacAddr([2; 6]), [198, 18, 0, 2], (1024, 9), frame::MIN_FRAME);
+            let frame = bench_frame(port);
             let prepared = Prepared { queue, ..port.vf.prepare(&frame) };
             (0..n).take_while(|_| port.vf.has_room(queue, frame.len()) && port.vf.place(&frame, &prepared, env)).count()
         })
@@ -341,6 +342,20 @@ impl World {
         self.port(port, |port, env| {
             port.vf.step(env);
             port.vf.transmit(queue, usize::MAX, false, env, &mut |_, _, _| {})
+        })
+    }
+
+    /// For benchmarks, in a world that [`bench_relax`](Self::bench_relax) made lenient: takes a queue pair out of its model, for the
+    /// caller to play its device. The model does not work on it any more, until it is started again.
+    ///
+    /// # Panics
+    /// When the queues do not run, or are taken already.
+    pub fn bench_take(&self, port: PortId, queue: usize) -> BenchQueue {
+        self.port(port, |port, env| {
+            port.vf.step(env);
+            let frame = bench_frame(port);
+            let lent = port.vf.lend(queue, &frame).expect("a queue pair that runs and is not taken");
+            BenchQueue::new(queue, lent, frame, port.vf.cells(), env.dma.view())
         })
     }
 
@@ -390,6 +405,11 @@ impl World {
 fn sim_spec(model: &str, world: u64, port: usize) -> SimSpec {
     let params = vec![("world".to_owned(), world.to_string()), ("port".to_owned(), port.to_string())];
     SimSpec { model: model.to_owned(), params }
+}
+
+/// A frame of 60 bytes for the VF.
+fn bench_frame(port: &Port) -> Vec<u8> {
+    frame::udp(port.vf.mac(), MacAddr([2; 6]), [198, 18, 0, 2], (1024, 9), frame::MIN_FRAME)
 }
 
 impl State {

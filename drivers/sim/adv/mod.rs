@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
+use super::bench::Lent;
 use super::env::Env;
 use super::fault::{Fault, Faults};
 use super::frame;
@@ -68,6 +69,10 @@ impl Cells for Doorbells {
             Register::Queue { tx: true, queue, register: QueueRegister::Tail } => Some(&self.tdt[queue]),
             _ => None,
         }
+    }
+
+    fn tail(&self, tx: bool, queue: usize) -> &AtomicU32 {
+        if tx { &self.tdt[queue] } else { &self.rdt[queue] }
     }
 }
 
@@ -478,6 +483,14 @@ impl<F: Family> Model for AdvVf<F> {
     #[inline]
     fn place(&mut self, frame: &[u8], prepared: &Prepared, env: &mut Env) -> bool {
         self.put(prepared.queue, frame, Verdict::from_words(prepared.words), env)
+    }
+
+    fn lend(&mut self, queue: usize, frame: &[u8]) -> Option<Lent> {
+        let (_, verdict) = self.family.route(frame);
+        let [word0, word1] = verdict.last(frame.len(), 0);
+        let rx = self.rx.get_mut(queue)?.ring.lend()?;
+        let tx = self.tx.get_mut(queue)?.ring.lend()?;
+        Some(Lent { rx, tx, received: [word0, word1, 0, 0], report: tx::RS.into(), done: tx::REPORT })
     }
 
     /// Signals a batch of placed frames.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::super::bench::LentRing;
 use super::super::env::Env;
 use super::super::fault::{Fault, Faults};
 use super::super::ring::{Armed, WriteBacks, distance, next};
@@ -252,6 +253,15 @@ impl Ring {
         let result = self.armed.advance((from, tail), self.head, entries, env, descriptor, len);
         self.halted |= result.is_err();
         result
+    }
+
+    /// Lends the ring to a benchmark; for the model it stands still, as if it had been stopped for a violation.
+    pub(super) fn lend(&mut self) -> Option<LentRing> {
+        if !self.enabled || std::mem::replace(&mut self.halted, true) {
+            return None;
+        }
+        let (base, entries, head) = (self.base(), self.entries(), self.head);
+        Some(LentRing { base, stride: DESCRIPTOR, entries, head, granule: 1, lease: self.armed.lend() })
     }
 
     /// The device used a descriptor whose buffer is at `address`.

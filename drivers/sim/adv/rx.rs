@@ -146,8 +146,8 @@ impl RxQueue {
             let split = if first.is_empty() { 0 } else { split };
             let words = if rest.is_empty() {
                 let error = if faults.has(Fault::RxError) { self.rules.rx_rxe } else { 0 };
-                let status = verdict.status | error | DD | EOP;
-                [verdict.word0 | split, status as u64 | len << 32 | (verdict.vlan as u64) << 48]
+                let [word0, word1] = verdict.last(len as usize, error);
+                [word0 | split, word1]
             } else {
                 [split, DD as u64 | len << 32] // DD and lengths only (igbvf 4.2)
             };
@@ -226,6 +226,13 @@ impl Verdict {
     /// Adds a tag as it stands in the descriptor; `stripped`: it is no longer in the frame.
     pub(super) fn with_tag(self, vlan: u16, stripped: bool) -> Self {
         Verdict { status: self.status | VP, vlan, stripped, ..self }
+    }
+
+    /// How the last descriptor of a frame is written back, with error bits and `len` bytes in its buffer.
+    #[inline]
+    pub(super) fn last(self, len: usize, error: u32) -> [u64; 2] {
+        let status = self.status | error | DD | EOP;
+        [self.word0, status as u64 | (len as u64) << 32 | (self.vlan as u64) << 48]
     }
 
     pub(super) fn marked_loopback(self) -> Self {

@@ -20,7 +20,7 @@ const DTYP_CONTEXT: u32 = 2;
 pub(super) const DTYP_DATA: u32 = 3;
 const EOP: u32 = 1 << 24;
 const IFCS: u32 = 1 << 25;
-const RS: u32 = 1 << 27;
+pub(super) const RS: u32 = 1 << 27;
 const DEXT: u32 = 1 << 29;
 const VLE: u32 = 1 << 30;
 const TSE: u32 = 1 << 31;
@@ -29,6 +29,9 @@ const CONTEXT_IPV4: u32 = 1 << 10;
 const CC: u32 = 1 << 7;
 const IXSM: u32 = 1 << 8;
 const TXSM: u32 = 1 << 9;
+
+/// Word 1 of a report: DD.
+pub(super) const REPORT: u64 = 1 << 32;
 
 const L4_UDP: u32 = 0;
 const L4_TCP: u32 = 1;
@@ -157,7 +160,7 @@ impl TxQueue {
         self.ring.head = self.ring.next(frame.last);
         if frame.report {
             // Write-back overwrites the descriptor: only DD means anything.
-            self.ring.complete(frame.last, [0, 1 << 32], env, faults)?;
+            self.ring.complete(frame.last, [0, REPORT], env, faults)?;
         }
         Ok(Some(frame.report))
     }

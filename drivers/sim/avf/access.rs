@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use super::super::env::{Checked, Env};
-use super::super::model::Model;
+use super::super::model::{Cells, Model};
 use super::{AvfVf, PF_RESET_TIME, QUEUES_MAX, regs};
 use crate::mmio::ALL_ONES;
 

@@ -47,12 +47,6 @@ impl Doorbells {
         Doorbells { tx, rx, control: array::from_fn(|_| AtomicU32::new(NOTHING)) }
     }
 
-    /// The tail of a queue.
-    #[inline]
-    pub(super) fn tail(&self, tx: bool, queue: usize) -> &AtomicU32 {
-        if tx { self.tx.at(4 * queue) } else { self.rx.at(4 * queue) }
-    }
-
     /// The register at an offset of the BAR that lies in one of the two pages.
     pub(super) fn plain(&self, offset: u32) -> Option<&AtomicU32> {
         match offset {
@@ -80,5 +74,10 @@ impl Cells for Doorbells {
             regs::ITRN.. => None,
             _ => self.plain(offset),
         }
+    }
+
+    #[inline]
+    fn tail(&self, tx: bool, queue: usize) -> &AtomicU32 {
+        if tx { self.tx.at(4 * queue) } else { self.rx.at(4 * queue) }
     }
 }

@@ -33,6 +33,7 @@ use std::time::Duration;
 #[cfg(feature = "vfio-user")]
 use memmap2::MmapRaw;
 
+use super::bench::Lent;
 use super::env::Env;
 use super::fault::{Fault, Faults};
 use super::frame;
@@ -452,6 +453,14 @@ impl Model for AvfVf {
     #[inline]
     fn place(&mut self, frame: &[u8], prepared: &Prepared, env: &mut Env) -> bool {
         self.put(prepared.queue, frame, &rx::Verdict::unpack(prepared.words), env)
+    }
+
+    fn lend(&mut self, queue: usize, frame: &[u8]) -> Option<Lent> {
+        let (_, verdict) = self.classify(frame);
+        let rx = self.rx.get_mut(queue)?;
+        let received = rx::encode(rx.rxdid, frame.len() as u16, Some(&verdict), false);
+        let (rx, tx) = (rx.ring.lend()?, self.tx.get_mut(queue)?.ring.lend()?);
+        Some(Lent { rx, tx, received, report: regs::TX_RS, done: regs::TX_DONE })
     }
 
     fn received(&mut self, queue: usize) {

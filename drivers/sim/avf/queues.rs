@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::super::env::Env;
-use super::super::model::Model;
+use super::super::model::{Cells, Model};
 use super::filters::FRAME_MAX;
 use super::pf::Answer;
 use super::ring::Context;

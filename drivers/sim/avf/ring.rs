@@ -2,6 +2,7 @@
 //! late or held, and in worlds that check, the buffer of every armed descriptor.
 #![forbid(unsafe_code)]
 
+use super::super::bench::LentRing;
 use super::super::env::{Checked, Env};
 use super::super::fault::Faults;
 use super::super::ring::{Armed, WriteBacks, distance, next, write};
@@ -131,6 +132,13 @@ impl Ring {
         let result = self.armed.advance((from, tail), self.head, entries, env, descriptor, len);
         self.halted |= result.is_err();
         result
+    }
+
+    /// Lends the ring to a benchmark; for the model it stands still, as if it had been stopped for a violation.
+    pub(super) fn lend(&mut self) -> Option<LentRing> {
+        let Context { base, entries, stride, granule, .. } = self.context.filter(|_| self.enabled && !self.halted)?;
+        self.halted = true;
+        Some(LentRing { base, stride, entries, head: self.head, granule, lease: self.armed.lend() })
     }
 
     /// The device used a descriptor whose buffer is at `address`.

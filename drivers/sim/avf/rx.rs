@@ -111,7 +111,7 @@ impl RxQueue {
 }
 
 /// A write-back of `len` bytes; with the verdict in the last descriptor of a frame only.
-fn encode(rxdid: u8, len: u16, last: Option<&Verdict>, error: bool) -> [u64; 4] {
+pub(super) fn encode(rxdid: u8, len: u16, last: Option<&Verdict>, error: bool) -> [u64; 4] {
     let bit = |on: bool, bit: u64| if on { bit } else { 0 };
     let flex = rxdid != regs::RXDID_LEGACY;
     let Some(v) = last else {

@@ -107,6 +107,35 @@ fn bench_hooks_complete_descriptors() {
 }
 
 #[test]
+fn a_lent_queue_pair_is_the_benchmark_s_until_it_stops() {
+    let mut rig = Rig::running(Part::I82576);
+    assert_eq!(rig.world.bench_fill_rx(rig.port, 0, 1), 1);
+    let mut lent = rig.world.bench_take(rig.port, 0);
+    assert_eq!(lent.fill_rx(5), 5);
+    assert_eq!((rig.load(RX_RING), rig.rx_bytes(0, 60)), (rig.load(RX_RING + 5 * 16), rig.rx_bytes(5, 60)));
+    assert_eq!((rig.rx_done(6).status, rig.world.bench_fill_rx(rig.port, 0, 1)), (0, 0), "no longer the model's");
+    let at = rig.fill(0, &frame(60));
+    rig.store(TX_RING, data(at, 60, 60, EOP, 0));
+    rig.store(TX_RING + 16, data(at, 60, 60, EOP | RS, 0));
+    rig.bus.doorbell(Reg(0x3818)).unwrap().ring(2);
+    assert_eq!(rig.world.bench_complete_tx(rig.port, 0), 0);
+    assert_eq!((lent.complete_tx(), rig.tx_done(0), rig.tx_done(1)), (2, false, true));
+    // Descriptors are armed still, and the tail is where it was; but the buffers are the driver's again.
+    rig.reset();
+    assert_eq!(lent.fill_rx(1), 0);
+    assert_eq!(rig.rx_done(6).status, 0);
+    rig.end_clean();
+}
+
+#[test]
+#[should_panic = "not taken"]
+fn a_queue_pair_is_lent_once() {
+    let rig = Rig::running(Part::I82576);
+    let _lent = rig.world.bench_take(rig.port, 0);
+    rig.world.bench_take(rig.port, 0);
+}
+
+#[test]
 fn frames_are_prepared_anew_when_a_register_was_written() {
     let mut rig = Rig::running(Part::I82576);
     let generation = |rig: &Rig| rig.world.access(rig.port.0, |port, _| port.vf.generation());
