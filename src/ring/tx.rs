@@ -213,11 +213,12 @@ impl<F: TxFormat> TxQueue<F> {
         self.is_current() && cache.tag() == self.tag && self.in_flight < self.size() - 1
     }
 
-    /// Sends packets from the front of `burst` as far as they fit the ring and leaves the rest in it; buffers that the
-    /// device is done with go to `cache`. Returns the number of packets sent.
+    /// Sends packets from the front of `burst` as far as they fit the ring and leaves the rest in it. Buffers that the
+    /// device is done with go to `cache`, as many as make room for the burst and a stock for the thread. Returns the number of
+    /// packets sent.
     ///
     /// Packets that can never be sent are freed and counted by reason, so a loop that retries ends. An empty burst
-    /// only reclaims. Returns 0 without looking when the port is not running, and when the cache is of another pool
+    /// takes back all that the device is done with. Returns 0 without looking when the port is not running, and when the cache is of another pool
     /// than the queue's (which is counted).
     #[inline]
     pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
