@@ -289,18 +289,22 @@ pub(super) fn all_words<F: RxFormat>(status: u64, load: impl Fn(usize) -> u64) -
 
 /// Transmit descriptors from those that a loop writes to those that it fetches: a burst.
 #[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 32;
+const FETCHED: usize = 32;
 
 /// Fetches a cache line of descriptors ahead of the one that is written, to be written: stores alone do not make a CPU fetch what
-/// follows, and in a large ring, or after the device, the line is not in L1. Behind the ring's end it fetches what is not needed.
+/// follows, and in a large ring, or after the device, the line is not in L1. Behind the ring's end it fetches lines of nobody.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn fetch_ahead(written: *const u64) {
-    let ahead = written.wrapping_add(AHEAD * TX_WORDS);
+    let ahead = written.wrapping_add(FETCHED * TX_WORDS);
     // SAFETY: a prefetch changes nothing that a program sees, and does not fault whatever the address. CPUs without the instruction
     // take it for one that does nothing.
     unsafe { std::arch::asm!("prefetchw [{0}]", in(reg) ahead, options(nostack, preserves_flags, readonly)) };
 }
+
+#[cfg(target_arch = "x86_64")]
+const _: () =
+    assert!(FETCHED * TX_WORDS * size_of::<u64>() <= crate::mem::AHEAD, "what is fetched behind a ring is its own");
 
 /// What all transmit runs of a queue have in common, as the loops use it.
 pub(super) struct TxShape {
