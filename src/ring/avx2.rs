@@ -23,11 +23,11 @@ use std::arch::x86_64::{
 use std::sync::atomic::{Ordering, fence};
 
 use super::format::{RxFormat, TxFormat};
-use super::kernel::{self, GROUP, RxRun, RxShape, TX_WORDS, TxRun};
+use super::kernel::{self, Buffers, GROUP, RxRun, RxShape, TX_WORDS, TxRun, TxShape};
 use crate::mem::PacketBuf;
 
-/// Packets in one pass of the transmit loop.
-const TX_GROUP: usize = 4;
+/// Packets or descriptors in a vector.
+pub(super) const HALF: usize = GROUP / 2;
 
 /// The first two words of the descriptors `AT` and `AT + 1`, as they are at this moment.
 ///
@@ -57,7 +57,7 @@ unsafe fn load_pair<F: RxFormat, const AT: usize>(descriptors: *const u64) -> __
 /// As `load_pair`.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn load_group<F: RxFormat>(descriptors: *const u64) -> [__m256i; 4] {
+unsafe fn load_group<F: RxFormat>(descriptors: *const u64) -> [__m256i; 4] {
     // SAFETY: the caller's contract.
     unsafe {
         let (d6, d4) = (load_pair::<F, 6>(descriptors), load_pair::<F, 4>(descriptors));
@@ -67,11 +67,14 @@ pub(super) unsafe fn load_group<F: RxFormat>(descriptors: *const u64) -> [__m256
 }
 
 /// Four buffer numbers as 64-bit lanes in the order 0, 2, 1, 3.
+///
+/// # Safety
+/// They can be read.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn lanes(numbers: &[u32; 4]) -> __m256i {
-    // SAFETY: 16 bytes of an array.
-    let numbers = unsafe { _mm_loadu_si128(numbers.as_ptr().cast::<__m128i>()) };
+pub(super) unsafe fn lanes(numbers: *const u32) -> __m256i {
+    // SAFETY: the caller's contract.
+    let numbers = unsafe { _mm_loadu_si128(numbers.cast::<__m128i>()) };
     _mm256_cvtepu32_epi64(_mm_shuffle_epi32::<0b11_01_10_00>(numbers))
 }
 
@@ -87,6 +90,73 @@ pub(super) fn is_zero(value: __m256i) -> bool {
     _mm256_testc_si256(_mm256_setzero_si256(), value) != 0
 }
 
+/// What makes addresses of buffer numbers, as `lanes` gives these.
+pub(super) struct Places {
+    stride: __m256i,
+    base: __m256i,
+    iova_base: __m256i,
+}
+
+impl Places {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn new(buffers: &Buffers) -> Places {
+        let stride = _mm256_set1_epi32(buffers.stride as i32);
+        Places { stride, base: splat(buffers.base), iova_base: splat(buffers.iova_base) }
+    }
+
+    /// Where the data of buffers is.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn addr(&self, numbers: __m256i) -> __m256i {
+        _mm256_add_epi64(_mm256_mul_epu32(numbers, self.stride), self.base)
+    }
+
+    /// Where the device sees it.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn iova(&self, numbers: __m256i) -> __m256i {
+        _mm256_add_epi64(_mm256_mul_epu32(numbers, self.stride), self.iova_base)
+    }
+}
+
+/// Judges eight descriptors, all but their lengths: not zero where one is no whole good frame of one buffer, or nobody has written
+/// the last one (see `RxQueue::is_past`; the earlier ones were done before it). And the lengths, in bits 32 to 47, of the
+/// descriptors 0, 2, 1, 3 and 4, 6, 5, 7, each of which is to be checked before it is used.
+///
+/// # Safety
+/// They can be read from `descriptors` on.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn judge<F: RxFormat>(descriptors: *const u64) -> (__m256i, [__m256i; 2]) {
+    const { assert!(kernel::has_vectors::<F>()) };
+    let whole = splat(F::DONE | F::LAST);
+    // SAFETY: the caller's contract.
+    let pairs = unsafe { load_group::<F>(descriptors) };
+    let status = [_mm256_unpackhi_epi64(pairs[0], pairs[1]), _mm256_unpackhi_epi64(pairs[2], pairs[3])];
+    let all = _mm256_and_si256(_mm256_and_si256(status[0], status[1]), whole);
+    let any = _mm256_and_si256(_mm256_or_si256(status[0], status[1]), splat(F::ERROR));
+    let wrong = _mm256_xor_si256(_mm256_or_si256(all, any), whole);
+    // What the device wrote before the DONE that was seen is visible after this.
+    fence(Ordering::Acquire);
+    let mut lens = status;
+    if F::LEN_WORD == 0 {
+        // Loaded after the status that shows it complete.
+        // SAFETY: as above.
+        let pairs = unsafe { load_group::<F>(descriptors) };
+        lens = [_mm256_unpacklo_epi64(pairs[0], pairs[1]), _mm256_unpacklo_epi64(pairs[2], pairs[3])];
+    }
+    // The bits that a write-back leaves in the last descriptor.
+    let written = _mm256_and_si256(lens[1], splat(F::WRITTEN));
+    let unwritten = _mm256_cmpeq_epi64(written, _mm256_setzero_si256());
+    let seventh = _mm256_setr_epi64x(0, 0, 0, -1);
+    let len_mask = splat(((1u64 << F::LEN_BITS) - 1) << 32);
+    (
+        _mm256_or_si256(wrong, _mm256_and_si256(unwritten, seventh)),
+        lens.map(|lens| _mm256_and_si256(_mm256_srlv_epi64(lens, splat(u64::from(F::LEN_SHIFT - 32))), len_mask)),
+    )
+}
+
 /// As [`kernel::rx_groups`].
 ///
 /// # Safety
@@ -98,103 +168,90 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
     shape: &RxShape,
     quirks: F::Quirks,
 ) -> usize {
-    const { assert!(kernel::has_vectors::<F>()) };
-    let len_mask = splat(((1u64 << F::LEN_BITS) - 1) << 32);
-    let whole = splat(F::DONE | F::LAST);
-    let error = splat(F::ERROR);
-    let stride = _mm256_set1_epi32(shape.buffers.stride as i32);
-    let (base, iova_base) = (splat(shape.buffers.base), splat(shape.buffers.iova_base));
-    let tag = splat(shape.meta_tag);
-    let limit = splat(shape.meta_limit);
-    let zero = _mm256_setzero_si256();
-    let seventh = _mm256_setr_epi64x(0, 0, 0, -1);
+    let (places, limit, tag) = (Places::new(&shape.buffers), splat(shape.meta_limit), splat(shape.meta_tag));
     let groups = run.count / GROUP;
     for group in 0..groups {
         let from = group * GROUP;
         let at = run.words.at(from * F::WORDS);
         // SAFETY: the run's descriptors exist (contract).
-        let mut pairs = unsafe { load_group::<F>(at) };
-        // Status words of the descriptors 0, 2, 1, 3 and 4, 6, 5, 7.
-        let status = [_mm256_unpackhi_epi64(pairs[0], pairs[1]), _mm256_unpackhi_epi64(pairs[2], pairs[3])];
-        let all = _mm256_and_si256(_mm256_and_si256(status[0], status[1]), whole);
-        let any = _mm256_and_si256(_mm256_or_si256(status[0], status[1]), error);
-        let mut wrong = _mm256_xor_si256(_mm256_or_si256(all, any), whole);
-        let mut lens = status;
-        if F::LEN_WORD == 0 {
-            if !is_zero(wrong) {
-                return from;
-            }
-            // Word 0 may have been loaded before the status that shows it complete, so it is loaded now.
-            fence(Ordering::Acquire);
-            // SAFETY: as above.
-            pairs = unsafe { load_group::<F>(at) };
-            lens = [_mm256_unpacklo_epi64(pairs[0], pairs[1]), _mm256_unpacklo_epi64(pairs[2], pairs[3])];
-        }
-        // The bits that a write-back leaves in the last descriptor.
-        let written = _mm256_and_si256(lens[1], splat(F::WRITTEN));
-        wrong = _mm256_or_si256(wrong, _mm256_and_si256(_mm256_cmpeq_epi64(written, zero), seventh));
-        // Lengths where a packet has them.
-        for lens in &mut lens {
-            *lens = _mm256_and_si256(_mm256_srlv_epi64(*lens, splat(u64::from(F::LEN_SHIFT - 32))), len_mask);
-        }
+        let (wrong, lens) = unsafe { judge::<F>(at) };
         // As in `kernel::plain`: where their union fits the buffer, every one does.
-        wrong = _mm256_or_si256(wrong, _mm256_subs_epu16(_mm256_or_si256(lens[0], lens[1]), limit));
-        if !is_zero(wrong) {
+        let long = _mm256_subs_epu16(_mm256_or_si256(lens[0], lens[1]), limit);
+        if !is_zero(_mm256_or_si256(wrong, long)) {
             return from;
         }
-        // The loads above saw DONE; what the device wrote before it is visible after this.
-        fence(Ordering::Acquire);
         if INFO {
-            // SAFETY: the run's descriptors exist and are the caller's, and so is the group of metadata (contract); the fence
-            // above came after the loads that saw them done. This function needs the same of the CPU.
+            // SAFETY: the run's descriptors exist and are the caller's, and so is the group of metadata (contract); `judge` saw
+            // them done. This function needs the same of the CPU.
             unsafe { F::infos_avx2(at, &mut *run.infos.add(from).cast(), quirks) };
         }
         for (half, len) in lens.into_iter().enumerate() {
-            // SAFETY: half a group of each (contract), which nobody else uses meanwhile.
-            let (numbers, new) = unsafe {
-                let numbers = run.slots.add(from).cast::<[u32; GROUP / 2]>().add(half);
-                (&mut *numbers, &*run.fresh.sub(from + GROUP).cast::<[u32; GROUP / 2]>().add(half))
-            };
-            let old = lanes(numbers);
-            let meta = _mm256_or_si256(_mm256_or_si256(len, old), tag);
-            let addr = _mm256_add_epi64(_mm256_mul_epu32(old, stride), base);
-            // SAFETY: four places of 16 bytes; a packet is exactly address and meta. Each slot's buffer was the ring's
-            // alone, the device is done with it, the length fits it, and the slot gets another buffer below.
+            let first = half * HALF;
+            // SAFETY: half a group of each (contract), which nobody else uses meanwhile; a packet is exactly address and meta. Each
+            // slot's buffer was the ring's alone, the device is done with it, the length fits it, and the slot gets another one.
+            // The descriptors are the driver's since they were done.
             unsafe {
-                let places = run.places.add(from).cast::<__m256i>().add(2 * half);
-                _mm256_storeu_si256(places, _mm256_unpacklo_epi64(addr, meta));
-                _mm256_storeu_si256(places.add(1), _mm256_unpackhi_epi64(addr, meta));
-            }
-            *numbers = *new;
-            let iova = _mm256_add_epi64(_mm256_mul_epu32(lanes(new), stride), iova_base);
-            let (first, second) = (_mm256_unpacklo_epi64(iova, zero), _mm256_unpackhi_epi64(iova, zero));
-            // SAFETY: the descriptors loaded above; they are the driver's, so nobody reads them before the doorbell.
-            unsafe {
-                let at = at.add(half * 4 * F::WORDS).cast_mut();
-                store_pair::<F>(at, first);
-                store_pair::<F>(at.add(2 * F::WORDS), second);
+                let slots = run.slots.add(from + first);
+                let old = lanes(slots);
+                let meta = _mm256_or_si256(_mm256_or_si256(len, old), tag);
+                store_four(run.places.add(from + first).cast(), places.addr(old), meta);
+                let fresh = run.fresh.sub(from + GROUP).add(first);
+                arm::<F>(at.add(first * F::WORDS).cast_mut(), slots, fresh, &places);
             }
         }
     }
     groups * GROUP
 }
 
-/// Writes the first two words of two descriptors.
+/// Puts four buffers into slots and descriptors.
 ///
 /// # Safety
-/// They can be written from `at` on.
+/// There are four of each, which are the caller's, as are the buffers, which it gives up.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn store_pair<F: RxFormat>(at: *mut u64, pair: __m256i) {
-    // SAFETY: the caller's contract.
+pub(super) unsafe fn arm<F: RxFormat>(descriptors: *mut u64, slots: *mut u32, fresh: *const u32, places: &Places) {
+    let zero = _mm256_setzero_si256();
+    // SAFETY: the contract; descriptors that are the driver's are read by nobody before the doorbell.
     unsafe {
+        *slots.cast::<[u32; HALF]>() = *fresh.cast::<[u32; HALF]>();
+        let iova = places.iova(lanes(fresh));
         if F::WORDS == 2 {
-            _mm256_storeu_si256(at.cast(), pair);
+            store_four(descriptors, iova, zero);
         } else {
-            _mm_storeu_si128(at.cast(), _mm256_castsi256_si128(pair));
-            _mm_storeu_si128(at.add(F::WORDS).cast(), _mm256_extracti128_si256::<1>(pair));
+            let pairs = [_mm256_unpacklo_epi64(iova, zero), _mm256_unpackhi_epi64(iova, zero)];
+            for (pair, words) in pairs.into_iter().enumerate() {
+                let at = descriptors.add(2 * pair * F::WORDS);
+                _mm_storeu_si128(at.cast(), _mm256_castsi256_si128(words));
+                _mm_storeu_si128(at.add(F::WORDS).cast(), _mm256_extracti128_si256::<1>(words));
+            }
         }
     }
+}
+
+/// Writes four pairs of words, which are in the order of this module.
+///
+/// # Safety
+/// 64 bytes can be written from `at` on.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn store_four(at: *mut u64, first: __m256i, second: __m256i) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        _mm256_storeu_si256(at.cast(), _mm256_unpacklo_epi64(first, second));
+        _mm256_storeu_si256(at.add(4).cast(), _mm256_unpackhi_epi64(first, second));
+    }
+}
+
+/// The second words of the transmit descriptors of whole frames whose lengths are in bits 32 to 47, all other bits 0.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn second_words<F: TxFormat>(len: __m256i) -> __m256i {
+    let (in_low, shift) = const { kernel::per_byte::<F>() };
+    let mut words = _mm256_add_epi64(splat(F::WHOLE), _mm256_sllv_epi64(len, splat(shift)));
+    if in_low {
+        words = _mm256_add_epi64(words, _mm256_srli_epi64::<32>(len));
+    }
+    words
 }
 
 /// As [`kernel::tx_run`], from the first packet on.
@@ -204,50 +261,35 @@ pub(super) unsafe fn store_pair<F: RxFormat>(at: *mut u64, pair: __m256i) {
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn tx_run<F: TxFormat>(run: &TxRun<'_>) -> usize {
-    let fours = run.count / TX_GROUP;
-    let shape = run.shape;
-    let (least, span, delta) = (splat(shape.least.into()), splat(shape.span.into()), splat(shape.delta));
+    let TxShape { delta, least, span } = *run.shape;
+    let (least, span, delta) = (splat(least), splat(span), splat(delta));
+    let end = run.count / HALF * HALF;
     let first_of_each = _mm256_setr_epi32(0, 4, 2, 6, 0, 0, 0, 0);
-    let (low, high) = (F::WHOLE_PER_BYTE & 0xffff_ffff, F::WHOLE_PER_BYTE >> 32);
-    for four in 0..fours {
+    let mut at = 0;
+    while at < end {
         // SAFETY: four packets of 16 bytes, all initialised (contract).
         let (p0, p2) = unsafe {
-            let from = run.packets.add(TX_GROUP * four).cast::<__m256i>();
+            let from = run.packets.add(at).cast::<__m256i>();
             (_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1)))
         };
         let addr = _mm256_unpacklo_epi64(p0, p2);
         let meta = _mm256_unpackhi_epi64(p0, p2);
-        let upper = _mm256_srli_epi64::<32>(meta);
-        if !is_zero(_mm256_sub_epi32(_mm256_max_epu32(_mm256_sub_epi32(upper, least), span), span)) {
-            // SAFETY: the caller's contract.
-            return unsafe { kernel::tx_run::<F>(run, TX_GROUP * four) };
+        if !is_zero(_mm256_sub_epi32(_mm256_max_epu32(_mm256_sub_epi32(meta, least), span), span)) {
+            break;
         }
-        let len = _mm256_and_si256(upper, splat(0xffff));
-        let mut word1 = splat(F::WHOLE);
-        if low == 1 {
-            word1 = _mm256_add_epi64(word1, len);
-        } else if low != 0 {
-            word1 = _mm256_add_epi64(word1, _mm256_mul_epu32(len, splat(low)));
-        }
-        if high.is_power_of_two() {
-            let shift = splat(u64::from(32 + high.trailing_zeros()));
-            word1 = _mm256_add_epi64(word1, _mm256_sllv_epi64(len, shift));
-        } else if high != 0 {
-            word1 = _mm256_add_epi64(word1, _mm256_sllv_epi64(_mm256_mul_epu32(len, splat(high)), splat(32)));
-        }
-        let word0 = _mm256_add_epi64(addr, delta);
+        let len = _mm256_and_si256(meta, splat(0xffff << 32));
         let numbers = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(meta, first_of_each));
         // SAFETY: the slots and descriptors of these four exist (contract) and are the driver's.
         unsafe {
-            let at = run.words.at(TX_GROUP * four * TX_WORDS).cast_mut().cast::<__m256i>();
-            kernel::fetch_ahead(at.cast());
-            _mm256_storeu_si256(at, _mm256_unpacklo_epi64(word0, word1));
-            _mm256_storeu_si256(at.add(1), _mm256_unpackhi_epi64(word0, word1));
-            _mm_storeu_si128(run.slots.add(TX_GROUP * four).cast::<__m128i>(), numbers);
+            let words = run.words.at(at * TX_WORDS).cast_mut();
+            kernel::fetch_ahead(words);
+            store_four(words, _mm256_add_epi64(addr, delta), second_words::<F>(len));
+            _mm_storeu_si128(run.slots.add(at).cast::<__m128i>(), numbers);
         }
+        at += HALF;
     }
     // SAFETY: the caller's contract.
-    unsafe { kernel::tx_run::<F>(run, TX_GROUP * fours) }
+    unsafe { kernel::tx_run::<F>(run, at) }
 }
 
 const _: () = assert!(PacketBuf::LAYOUT_IS_ADDR_INDEX_LEN_TAG && GROUP == 8);

@@ -9,19 +9,16 @@ use std::arch::x86_64::{
     __m256i, __m512i, _bzhi_u32, _lzcnt_u32, _mm256_loadu_si256, _mm256_mask_storeu_epi32, _mm256_permutevar8x32_epi32,
     _mm256_setr_epi32, _mm256_storeu_si256, _mm512_add_epi64, _mm512_and_si512, _mm512_castsi512_si256,
     _mm512_cmpgt_epu32_mask, _mm512_cmpgt_epu64_mask, _mm512_cmpneq_epi64_mask, _mm512_cvtepu32_epi64,
-    _mm512_loadu_si512, _mm512_mask_storeu_epi64, _mm512_maskz_permutexvar_epi64, _mm512_mul_epu32,
+    _mm512_loadu_si512, _mm512_mask_storeu_epi64, _mm512_maskz_permutexvar_epi64, _mm512_mul_epu32, _mm512_or_si512,
     _mm512_permutexvar_epi32, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64,
     _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_sllv_epi64, _mm512_srli_epi64, _mm512_srlv_epi64,
-    _mm512_storeu_si512, _mm512_sub_epi32, _mm512_ternarylogic_epi64, _mm512_testn_epi64_mask, _mm512_unpackhi_epi64,
+    _mm512_storeu_si512, _mm512_sub_epi32, _mm512_sub_epi64, _mm512_testn_epi64_mask, _mm512_unpackhi_epi64,
     _mm512_unpacklo_epi64, _pext_u32, _tzcnt_u32,
 };
 use std::sync::atomic::{Ordering, fence};
 
 use super::format::{RxFormat, TxFormat};
-use super::kernel::{self, GROUP, RxRun, RxShape, TX_WORDS, TxRun};
-
-/// Truth table of `ternarylogic`: a | b | c.
-const OR3: i32 = 0xfe;
+use super::kernel::{self, Buffers, GROUP, RxRun, RxShape, TX_WORDS, TxRun, TxShape};
 
 /// 64 bytes at word `AT`, as they are at this moment.
 ///
@@ -45,7 +42,7 @@ unsafe fn load<const AT: usize>(words: *const u64) -> __m512i {
 /// They can be read from `words` on.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn load_column<F: RxFormat, const HIGH: bool>(words: *const u64) -> __m512i {
+unsafe fn load_column<F: RxFormat, const HIGH: bool>(words: *const u64) -> __m512i {
     let unpack = |a, b| if HIGH { _mm512_unpackhi_epi64(a, b) } else { _mm512_unpacklo_epi64(a, b) };
     // SAFETY: the caller's contract.
     unsafe {
@@ -73,6 +70,93 @@ pub(super) fn lanes(numbers: __m256i) -> __m512i {
     _mm512_cvtepu32_epi64(_mm256_permutevar8x32_epi32(numbers, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)))
 }
 
+/// What makes addresses of buffer numbers, as `lanes` gives these.
+pub(super) struct Places {
+    stride: __m512i,
+    base: __m512i,
+    iova_base: __m512i,
+}
+
+impl Places {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn new(buffers: &Buffers) -> Places {
+        let stride = _mm512_set1_epi32(buffers.stride as i32);
+        Places { stride, base: splat(buffers.base), iova_base: splat(buffers.iova_base) }
+    }
+
+    /// Where the data of buffers is.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn addr(&self, numbers: __m512i) -> __m512i {
+        _mm512_add_epi64(_mm512_mul_epu32(numbers, self.stride), self.base)
+    }
+
+    /// Where the device sees it.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn iova(&self, numbers: __m512i) -> __m512i {
+        _mm512_add_epi64(_mm512_mul_epu32(numbers, self.stride), self.iova_base)
+    }
+}
+
+/// What eight descriptors say, a bit or a lane each.
+pub(super) struct Found {
+    /// No whole good frames of one buffer whose length may be taken.
+    wrong: u8,
+    /// Nobody seems to have written these: they are done only where a later one is (see `RxQueue::is_past`).
+    unwritten: u8,
+    /// Lengths, in bits 32 to 47.
+    pub(super) len: __m512i,
+}
+
+impl Found {
+    /// Looks at the eight descriptors from `words` on, whose lengths may be from `least` on `span` more, which are where lengths are.
+    /// What the device wrote to those that it reported done is visible then.
+    ///
+    /// # Safety
+    /// They can be read.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn look<F: RxFormat>(words: *const u64, least: __m512i, span: __m512i) -> Found {
+        const { assert!(kernel::has_vectors::<F>()) };
+        let (whole, judged) = (splat(F::DONE | F::LAST), splat(F::DONE | F::LAST | F::ERROR));
+        // SAFETY: the caller's contract.
+        let status = unsafe { load_column::<F, true>(words) };
+        let wrong = _mm512_cmpneq_epi64_mask(_mm512_and_si512(status, judged), whole);
+        // What the device wrote before the DONE that was seen is visible after this.
+        fence(Ordering::Acquire);
+        let mut raw = status;
+        if F::LEN_WORD == 0 {
+            // Loaded after the status that shows it complete.
+            // SAFETY: as above.
+            raw = unsafe { load_column::<F, false>(words) };
+        }
+        let unwritten = _mm512_testn_epi64_mask(raw, splat(F::WRITTEN));
+        let len_mask = splat(((1u64 << F::LEN_BITS) - 1) << 32);
+        let len = _mm512_and_si512(_mm512_srlv_epi64(raw, splat(u64::from(F::LEN_SHIFT - 32))), len_mask);
+        let wrong = wrong | _mm512_cmpgt_epu64_mask(_mm512_sub_epi64(len, least), span);
+        Found { wrong, unwritten, len }
+    }
+
+    /// Can all eight be taken? The last one's write-back says enough of the others.
+    #[inline(always)]
+    pub(super) fn is_whole(&self) -> bool {
+        self.wrong | self.unwritten & 0x80 == 0
+    }
+
+    /// How many can be taken from the first on, of `left`, which are less than eight unless it is not whole.
+    #[inline]
+    #[target_feature(enable = "bmi1,bmi2,lzcnt")]
+    pub(super) fn count(&self, left: usize) -> usize {
+        // All that are left, as it mostly is, so that nothing that follows waits for what the masks say.
+        match (FIRST.get(left), LAST.get(left)) {
+            (Some(first), Some(last)) if self.wrong & first == 0 && self.unwritten & last == 0 => left,
+            _ => leading(self.wrong, self.unwritten, left),
+        }
+    }
+}
+
 /// As [`kernel::rx_groups`]; and where groups end, what is left of the run as far as it is whole good frames, in one step too.
 ///
 /// # Safety
@@ -84,46 +168,22 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
     shape: &RxShape,
     quirks: F::Quirks,
 ) -> usize {
-    const { assert!(kernel::has_vectors::<F>()) };
-    let len_mask = splat(((1u64 << F::LEN_BITS) - 1) << 32);
-    let whole = splat(F::DONE | F::LAST);
-    let judged = splat(F::DONE | F::LAST | F::ERROR);
     let limit = splat(shape.meta_limit);
     let mut from = 0;
     // Groups are looked at whole.
     while from < run.count && from + GROUP <= run.to_end {
-        let at = run.words.at(from * F::WORDS);
         // SAFETY: the ring has the group.
-        let status = unsafe { load_column::<F, true>(at) };
-        let mut wrong = _mm512_cmpneq_epi64_mask(_mm512_and_si512(status, judged), whole);
-        // What the device wrote before the DONE that was seen is visible after this.
-        fence(Ordering::Acquire);
-        let mut raw = status;
-        if F::LEN_WORD == 0 {
-            // Loaded after the status that shows it complete.
-            // SAFETY: as above.
-            raw = unsafe { load_column::<F, false>(at) };
-        }
-        // Has a write-back left its bits?
-        let unwritten = _mm512_testn_epi64_mask(raw, splat(F::WRITTEN));
-        // Lengths where a packet has them.
-        let len = _mm512_and_si512(_mm512_srlv_epi64(raw, splat(u64::from(F::LEN_SHIFT - 32))), len_mask);
-        wrong |= _mm512_cmpgt_epu64_mask(len, limit);
+        let found = unsafe { Found::look::<F>(run.words.at(from * F::WORDS), _mm512_setzero_si512(), limit) };
         let left = run.count - from;
-        // Of a group, the last descriptor's write-back says enough of the others.
-        if wrong | unwritten & 0x80 == 0 && left >= GROUP {
+        if found.is_whole() && left >= GROUP {
             // SAFETY: the group is the run's, whole, good and done.
-            unsafe { take::<F, INFO, true>(run, from, GROUP, len, shape, quirks) };
+            unsafe { take::<F, INFO, true>(run, from, GROUP, found.len, shape, quirks) };
             from += GROUP;
             continue;
         }
-        // All that are left, as it mostly is, so that nothing that follows waits for what the masks say.
-        let count = match (FIRST.get(left), LAST.get(left)) {
-            (Some(first), Some(last)) if wrong & first == 0 && unwritten & last == 0 => left,
-            _ => leading(wrong, unwritten, left),
-        };
+        let count = found.count(left);
         // SAFETY: as above, for the first `count`, which are no more than are left.
-        unsafe { take::<F, INFO, false>(run, from, count, len, shape, quirks) };
+        unsafe { take::<F, INFO, false>(run, from, count, found.len, shape, quirks) };
         return from + count;
     }
     from
@@ -158,59 +218,105 @@ unsafe fn take<F: RxFormat, const INFO: bool, const WHOLE: bool>(
     shape: &RxShape,
     quirks: F::Quirks,
 ) {
-    let stride = _mm512_set1_epi32(shape.buffers.stride as i32);
-    let (base, iova_base) = (splat(shape.buffers.base), splat(shape.buffers.iova_base));
-    let tag = splat(shape.meta_tag);
-    let at = run.words.at(from * F::WORDS);
+    let words = run.words.at(from * F::WORDS);
     if INFO {
         // SAFETY: the ring has the group and the run a group of metadata more than it needs (contract), the caller's alone; those
         // that count were seen done. This function needs the same of the CPU.
-        unsafe { F::infos_avx512(at, &mut *run.infos.add(from).cast(), quirks) };
+        unsafe { F::infos_avx512(words, &mut *run.infos.add(from).cast(), quirks) };
     }
+    let (places, tag) = (Places::new(&shape.buffers), splat(shape.meta_tag));
     // SAFETY: a group of slots is in the ring, of places there is one more than the run needs, and of buffers behind the end of
     // the fresh ones (contract); nobody else uses them meanwhile. A packet is exactly address and meta. Each slot's buffer was the
     // ring's alone, the device is done with it, the length fits it, and the slot gets another one. Places behind `count` are
-    // nobody's, slots behind it stay as they are.
-    let new = unsafe {
+    // nobody's. Descriptors seen done are the driver's.
+    unsafe {
         let slots = run.slots.add(from);
         let old = lanes(_mm256_loadu_si256(slots.cast::<__m256i>()));
-        let meta = _mm512_ternarylogic_epi64::<OR3>(len, old, tag);
-        let addr = _mm512_add_epi64(_mm512_mul_epu32(old, stride), base);
-        let places = run.places.add(from).cast::<__m512i>();
-        _mm512_storeu_si512(places, _mm512_unpacklo_epi64(addr, meta));
-        _mm512_storeu_si512(places.add(1), _mm512_unpackhi_epi64(addr, meta));
-        let new = _mm256_loadu_si256(run.fresh.sub(from + count).cast::<__m256i>());
-        if WHOLE {
-            _mm256_storeu_si256(slots.cast::<__m256i>(), new);
-        } else {
-            _mm256_mask_storeu_epi32(slots.cast::<i32>(), ones(count) as u8, new);
-        }
-        new
-    };
-    let at = at.cast_mut();
-    // SAFETY: descriptors seen done; they are the driver's, so nobody reads them before the doorbell. Those behind `count` are
-    // the device's, and what a mask leaves out is not written.
+        let meta = _mm512_or_si512(_mm512_or_si512(len, old), tag);
+        store_eight::<true>(run.places.add(from).cast(), GROUP, places.addr(old), meta);
+        arm::<F, WHOLE>(words.cast_mut(), slots, run.fresh.sub(from + count), count, &places);
+    }
+}
+
+/// Puts `count` buffers into slots and descriptors: eight with `WHOLE`, else less or as many.
+///
+/// # Safety
+/// There are `count` of the descriptors and the slots, which are the caller's, as are the buffers, which it gives up; eight of
+/// these can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
+pub(super) unsafe fn arm<F: RxFormat, const WHOLE: bool>(
+    descriptors: *mut u64,
+    slots: *mut u32,
+    fresh: *const u32,
+    count: usize,
+    places: &Places,
+) {
+    // SAFETY: the contract; what a mask leaves out is not written. Descriptors that are the driver's are read by nobody before the
+    // doorbell.
     unsafe {
-        let store = |line: usize, words: __m512i| {
-            if WHOLE {
-                _mm512_storeu_si512(at.add(8 * line).cast(), words);
-            } else {
-                _mm512_mask_storeu_epi64(at.add(8 * line).cast(), (ones(count * F::WORDS) >> (8 * line)) as u8, words);
-            }
-        };
+        let new = _mm256_loadu_si256(fresh.cast::<__m256i>());
+        store_numbers::<WHOLE>(slots, count, new);
         if F::WORDS == 2 {
-            let zero = _mm512_setzero_si512();
-            let iova = _mm512_add_epi64(_mm512_mul_epu32(lanes(new), stride), iova_base);
-            store(0, _mm512_unpacklo_epi64(iova, zero));
-            store(1, _mm512_unpackhi_epi64(iova, zero));
+            store_eight::<WHOLE>(descriptors, count, places.iova(lanes(new)), _mm512_setzero_si512());
         } else {
             // Whole lines of two descriptors each.
-            let iova = _mm512_add_epi64(_mm512_mul_epu32(_mm512_cvtepu32_epi64(new), stride), iova_base);
+            let iova = places.iova(_mm512_cvtepu32_epi64(new));
             for pair in 0..GROUP / 2 {
                 // Lane 2 * pair to lane 0, and the next to lane 4.
                 let pick = _mm512_add_epi64(_mm512_setr_epi64(0, 0, 0, 0, 1, 0, 0, 0), splat(2 * pair as u64));
-                store(pair, _mm512_maskz_permutexvar_epi64(0b0001_0001, pick, iova));
+                let line = _mm512_maskz_permutexvar_epi64(0b0001_0001, pick, iova);
+                store::<WHOLE>(descriptors, pair, count * F::WORDS, line);
             }
+        }
+    }
+}
+
+/// Writes the first `count` of eight buffer numbers: all eight with `WHOLE`.
+///
+/// # Safety
+/// They can be written from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,bmi1,bmi2,lzcnt")]
+pub(super) unsafe fn store_numbers<const WHOLE: bool>(at: *mut u32, count: usize, numbers: __m256i) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if WHOLE {
+            _mm256_storeu_si256(at.cast::<__m256i>(), numbers);
+        } else {
+            _mm256_mask_storeu_epi32(at.cast::<i32>(), ones(count) as u8, numbers);
+        }
+    }
+}
+
+/// Writes the first `count` of eight pairs of words, which are in the order of this module: all eight with `WHOLE`.
+///
+/// # Safety
+/// They can be written from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,bmi1,bmi2,lzcnt")]
+pub(super) unsafe fn store_eight<const WHOLE: bool>(at: *mut u64, count: usize, first: __m512i, second: __m512i) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        store::<WHOLE>(at, 0, 2 * count, _mm512_unpacklo_epi64(first, second));
+        store::<WHOLE>(at, 1, 2 * count, _mm512_unpackhi_epi64(first, second));
+    }
+}
+
+/// Writes line `line` of eight words, as far as it is among the first `count` words from `at` on: all of it with `WHOLE`.
+///
+/// # Safety
+/// So many words can be written from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,bmi1,bmi2,lzcnt")]
+unsafe fn store<const WHOLE: bool>(at: *mut u64, line: usize, count: usize, words: __m512i) {
+    let to = at.wrapping_add(8 * line).cast();
+    // SAFETY: the caller's contract.
+    unsafe {
+        if WHOLE {
+            _mm512_storeu_si512(to, words);
+        } else {
+            _mm512_mask_storeu_epi64(to.cast(), (ones(count) >> (8 * line)) as u8, words);
         }
     }
 }
@@ -222,57 +328,54 @@ fn ones(count: usize) -> u32 {
     _bzhi_u32(u32::MAX, count as u32)
 }
 
+/// The second words of the transmit descriptors of whole frames whose lengths are in bits 32 to 47, all other bits 0.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn second_words<F: TxFormat>(len: __m512i) -> __m512i {
+    let (in_low, shift) = const { kernel::per_byte::<F>() };
+    let mut words = _mm512_add_epi64(splat(F::WHOLE), _mm512_sllv_epi64(len, splat(shift)));
+    if in_low {
+        words = _mm512_add_epi64(words, _mm512_srli_epi64::<32>(len));
+    }
+    words
+}
+
 /// As [`kernel::tx_run`], from the first packet on.
 ///
 /// # Safety
 /// As there.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
 pub(super) unsafe fn tx_run<F: TxFormat>(run: &TxRun<'_>) -> usize {
-    let eights = run.count / GROUP;
-    let shape = run.shape;
-    let (least, span, delta) = (splat(shape.least.into()), splat(shape.span.into()), splat(shape.delta));
-    let (low, high) = (F::WHOLE_PER_BYTE & 0xffff_ffff, F::WHOLE_PER_BYTE >> 32);
-    for eight in 0..eights {
+    let TxShape { delta, least, span } = *run.shape;
+    let (least, span, delta) = (splat(least), splat(span), splat(delta));
+    let end = run.count / GROUP * GROUP;
+    let mut at = 0;
+    while at < end {
         // SAFETY: eight packets of 16 bytes, all initialised (contract).
         let (p0, p4) = unsafe {
-            let from = run.packets.add(GROUP * eight).cast::<__m512i>();
+            let from = run.packets.add(at).cast::<__m512i>();
             (_mm512_loadu_si512(from), _mm512_loadu_si512(from.add(1)))
         };
         let addr = _mm512_unpacklo_epi64(p0, p4);
         let meta = _mm512_unpackhi_epi64(p0, p4);
-        let upper = _mm512_srli_epi64::<32>(meta);
-        if _mm512_cmpgt_epu32_mask(_mm512_sub_epi32(upper, least), span) != 0 {
-            // SAFETY: the caller's contract.
-            return unsafe { kernel::tx_run::<F>(run, GROUP * eight) };
+        if _mm512_cmpgt_epu32_mask(_mm512_sub_epi32(meta, least), span) != 0 {
+            break;
         }
-        let len = _mm512_and_si512(upper, splat(0xffff));
-        let mut word1 = splat(F::WHOLE);
-        if low == 1 {
-            word1 = _mm512_add_epi64(word1, len);
-        } else if low != 0 {
-            word1 = _mm512_add_epi64(word1, _mm512_mul_epu32(len, splat(low)));
-        }
-        if high.is_power_of_two() {
-            let shift = splat(u64::from(32 + high.trailing_zeros()));
-            word1 = _mm512_add_epi64(word1, _mm512_sllv_epi64(len, shift));
-        } else if high != 0 {
-            word1 = _mm512_add_epi64(word1, _mm512_sllv_epi64(_mm512_mul_epu32(len, splat(high)), splat(32)));
-        }
-        let word0 = _mm512_add_epi64(addr, delta);
+        let len = _mm512_and_si512(meta, splat(0xffff << 32));
         // The low halves of the lanes, in order.
         let in_order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
         let numbers = _mm512_castsi512_si256(_mm512_permutexvar_epi32(in_order, meta));
         // SAFETY: the slots and descriptors of these eight exist (contract) and are the driver's.
         unsafe {
-            let at = run.words.at(GROUP * eight * TX_WORDS).cast_mut().cast::<__m512i>();
-            kernel::fetch_ahead(at.cast());
-            kernel::fetch_ahead(at.add(1).cast());
-            _mm512_storeu_si512(at, _mm512_unpacklo_epi64(word0, word1));
-            _mm512_storeu_si512(at.add(1), _mm512_unpackhi_epi64(word0, word1));
-            _mm256_storeu_si256(run.slots.add(GROUP * eight).cast::<__m256i>(), numbers);
+            let words = run.words.at(at * TX_WORDS).cast_mut();
+            kernel::fetch_ahead(words);
+            kernel::fetch_ahead(words.wrapping_add(GROUP));
+            store_eight::<true>(words, GROUP, _mm512_add_epi64(addr, delta), second_words::<F>(len));
+            _mm256_storeu_si256(run.slots.add(at).cast::<__m256i>(), numbers);
         }
+        at += GROUP;
     }
     // SAFETY: the caller's contract.
-    unsafe { kernel::tx_run::<F>(run, GROUP * eights) }
+    unsafe { kernel::tx_run::<F>(run, at) }
 }

@@ -12,7 +12,7 @@
 
 use super::descriptors::Words;
 use super::format::{RxFormat, TxFormat};
-use super::frame::{Arrivals, Forwarded, Gallery, View};
+use super::frame::{Arrivals, CHUNK, Forwarded, Gallery, View};
 use super::info;
 use super::kernel::{Buffers, GROUP, RxShape, TX_WORDS, TxShape, all_words, whole};
 use super::rx::RxQueue;
@@ -37,7 +37,7 @@ impl JoinShape {
     #[inline(always)]
     fn new(rx: &RxShape, tx: &TxShape) -> Option<JoinShape> {
         let least = MIN_FRAME as u16;
-        let span = (tx.span as u16).min(rx.limit.checked_sub(least)?);
+        let span = ((tx.span >> 32) as u16).min(rx.limit.checked_sub(least)?);
         let Buffers { base, stride, .. } = rx.buffers;
         Some(JoinShape { buffers: Buffers { base, iova_base: base.wrapping_add(tx.delta), stride }, least, span })
     }
@@ -45,14 +45,15 @@ impl JoinShape {
 
 /// A run of frames.
 pub(super) struct JoinRun {
-    /// How many may be taken.
+    /// How many may be taken, and how many there are to the end of the receive ring, as many or more.
     pub(super) count: usize,
+    pub(super) to_end: usize,
     /// The first descriptor and slot of the receive ring, and of the transmit ring.
     pub(super) from: Words,
     pub(super) from_slots: *const u32,
     pub(super) to: Words,
     pub(super) to_slots: *mut u32,
-    /// Where it says where the frames are, and their metadata.
+    /// Where it says where the frames are, and their metadata: as many as a whole number of groups has that hold `count`.
     pub(super) views: *mut View,
     pub(super) infos: *mut PackedInfo,
 }
@@ -61,8 +62,9 @@ pub(super) struct JoinRun {
 /// neither too short nor too long; returns the number of the first that is not, or that there is not.
 ///
 /// # Safety
-/// The rings have the descriptors of the run, and of all else it has as many; the caller owns all of them, but for the receive
-/// descriptors that are not done. The shape is that of both rings, whose buffers are of one pool. `at` is at most `count`.
+/// The rings have the descriptors of the run, the receive ring as many as `to_end` says, and of all else there are as many; the
+/// caller owns all of them, but for the receive descriptors that are not done. The shape is that of both rings, whose buffers are
+/// of one pool. `at` is at most `count`.
 #[inline(always)]
 pub(super) unsafe fn take<F: RxFormat, G: TxFormat, const INFO: bool>(
     run: &JoinRun,
@@ -126,7 +128,7 @@ pub(super) struct ArmRun {
     /// The first descriptor and slot.
     pub(super) words: Words,
     pub(super) slots: *mut u32,
-    /// The first buffer.
+    /// The first buffer. A group can be read behind the last one.
     pub(super) fresh: *const u32,
 }
 
@@ -134,7 +136,7 @@ pub(super) struct ArmRun {
 ///
 /// # Safety
 /// The ring has the descriptors of the run, which are the caller's, and there are as many slots and fresh buffers, which the
-/// caller gives up.
+/// caller gives up, and a group more of these to be read.
 #[inline(always)]
 pub(super) unsafe fn arm<F: RxFormat>(run: &ArmRun, at: usize, buffers: &Buffers) {
     for i in at..run.count {
@@ -164,6 +166,9 @@ pub(crate) fn forward<F: RxFormat, G: TxFormat>(
     // SAFETY: the proofs say that the CPU has what each is compiled for.
     unsafe {
         match (rx.watch.parts.kernel, rx.watch.parts.want_info) {
+            // Vectors gain nothing for one frame.
+            (_, false) if gallery.limit == 1 => chunk_portable::<F, G, false>(rx, tx, cache, gallery, judge),
+            (_, true) if gallery.limit == 1 => chunk_portable::<F, G, true>(rx, tx, cache, gallery, judge),
             #[cfg(target_arch = "x86_64")]
             (Kernel::Avx512(_), false) => chunk_avx512::<F, G, false>(rx, tx, cache, gallery, judge),
             #[cfg(target_arch = "x86_64")]
@@ -195,7 +200,7 @@ fn chunk_portable<F: RxFormat, G: TxFormat, const INFO: bool>(
 /// # Safety
 /// The CPU has AVX-512 as `cpu::Avx512` says.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
 unsafe fn chunk_avx512<F: RxFormat, G: TxFormat, const INFO: bool>(
     rx: &mut RxQueue<F>,
     tx: &mut TxQueue<G>,
@@ -242,7 +247,8 @@ fn work<F: RxFormat, G: TxFormat, const INFO: bool>(
 ) -> Forwarded {
     let (first, next) = (rx.next as usize, tx.next as usize);
     // Up to the end of either ring, so that no step has to wrap.
-    let want = gallery.limit.min(rx.slots.len() - first);
+    let to_end = rx.slots.len() - first;
+    let want = gallery.limit.min(to_end);
     let finished = tx.finished();
     let (count, finished) = if tx.room() >= want && finished.max(cache.len()) >= want {
         (want, finished)
@@ -257,6 +263,7 @@ fn work<F: RxFormat, G: TxFormat, const INFO: bool>(
     // From `next` on, both rings have as many descriptors and slots; those of the transmit ring are not the device's.
     let run = JoinRun {
         count,
+        to_end,
         from,
         from_slots: slots,
         to,
@@ -273,7 +280,7 @@ fn work<F: RxFormat, G: TxFormat, const INFO: bool>(
     // with them, and the lengths fit them.
     let dropped = judge(unsafe { Arrivals::new(gallery, taken) });
     // From here on nothing unwinds. The buffers that were in the receive slots are in the transmit slots; others take their
-    // place.
+    // place. Behind transmit slots and the cache's stock there is a block.
     let fresh = if finished >= taken {
         tx.take_finished(taken as u32)
     } else {
@@ -331,3 +338,5 @@ fn leave_out<G: TxFormat>(tx: &mut TxQueue<G>, cache: &mut PoolCache, count: usi
     }
     kept
 }
+
+const _: () = assert!(CHUNK.is_multiple_of(GROUP), "a gallery has whole groups");

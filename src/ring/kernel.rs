@@ -310,17 +310,27 @@ const _: () =
 pub(super) struct TxShape {
     /// IOVA minus virtual address.
     pub(super) delta: u64,
-    /// Length and tag (in the upper half) of a plain packet, less `least`, are at most `span`.
-    pub(super) least: u32,
-    pub(super) span: u32,
+    /// Length and tag of a plain packet, which are the upper half of a `PacketBuf`'s second word, are from `least` on `span` more;
+    /// the lower half counts for nothing.
+    pub(super) least: u64,
+    pub(super) span: u64,
 }
 
 impl TxShape {
     /// For packets of the pool `tag` whose lengths, in bytes, need nothing done to them from `shortest` to `longest`.
     pub(super) fn new(tag: u16, delta: u64, shortest: u16, longest: u16) -> TxShape {
-        let least = u32::from(tag) << 16 | u32::from(shortest);
-        TxShape { delta, least, span: longest.saturating_sub(shortest).into() }
+        let least = u64::from(tag) << 48 | u64::from(shortest) << 32;
+        TxShape { delta, least, span: u64::from(longest.saturating_sub(shortest)) << 32 | 0xffff_ffff }
     }
+}
+
+/// How the loops in vectors make second words of lengths in upper halves: does each byte count in the lower half, and by how many
+/// bits the length is shifted for the upper one, where it always does.
+#[cfg(target_arch = "x86_64")]
+pub(super) const fn per_byte<F: TxFormat>() -> (bool, u64) {
+    let (low, high) = (F::WHOLE_PER_BYTE & 0xffff_ffff, F::WHOLE_PER_BYTE >> 32);
+    assert!(low < 2 && high.is_power_of_two());
+    (low == 1, high.trailing_zeros() as u64)
 }
 
 /// A run of transmit descriptors.
@@ -346,7 +356,7 @@ pub(super) unsafe fn tx_run<F: TxFormat>(run: &TxRun<'_>, from: usize) -> usize 
     for at in from..run.count {
         // SAFETY: `at` is below the count (contract).
         let (addr, index, len, tag) = unsafe { (*run.packets.add(at)).parts() };
-        if (u32::from(tag) << 16 | u32::from(len)).wrapping_sub(least) > span {
+        if (u32::from(tag) << 16 | u32::from(len)).wrapping_sub((least >> 32) as u32) > (span >> 32) as u32 {
             return at;
         }
         let [word0, word1] = F::whole((addr as u64).wrapping_add(delta), len);

@@ -269,7 +269,7 @@ impl<F: TxFormat> TxQueue<F> {
     /// # Safety
     /// The CPU has AVX-512 as `cpu::Avx512` says.
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
     unsafe fn work_avx512(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         // SAFETY: as in `work_portable`.
         self.send(cache, burst, |run| unsafe { super::avx512::tx_run::<F>(run) })
