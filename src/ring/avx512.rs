@@ -145,7 +145,7 @@ impl Found {
         self.wrong | self.unwritten & 0x80 == 0
     }
 
-    /// How many can be taken from the first on, of `left`, which are less than eight unless it is not whole.
+    /// How many can be taken from the first on, at most eight and at most `left`.
     #[inline]
     #[target_feature(enable = "bmi1,bmi2,lzcnt")]
     pub(super) fn count(&self, left: usize) -> usize {
