@@ -246,6 +246,9 @@ impl<F: TxFormat> TxQueue<F> {
     /// The rest of `burst`, by the kernel that fits.
     #[inline(always)]
     fn work(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        if burst.len() == 1 {
+            return self.work_one(cache, burst);
+        }
         // Vectors gain nothing for a few packets.
         let kernel = if burst.len() < GROUP { Kernel::Portable } else { self.parts.kernel };
         // SAFETY: the proofs say that the CPU has what each is compiled for.
@@ -258,6 +261,25 @@ impl<F: TxFormat> TxQueue<F> {
                 Kernel::Portable => self.work_portable(cache, burst),
             }
         }
+    }
+
+    /// As `send`, of one packet: without a run where it is plain.
+    #[inline(never)]
+    fn work_one(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        self.reclaim(cache, 1);
+        if self.room() == 0 || !self.is_plain(burst, 0) {
+            return self.work_portable(cache, burst);
+        }
+        // SAFETY: as in `work_portable`, of a run of one, for which there is room.
+        if unsafe { kernel::tx_run::<F>(&self.run(1, burst, 0), 0) } == 0 {
+            return self.work_portable(cache, burst);
+        }
+        self.written(1);
+        // SAFETY: the one packet was written to the ring, whose slot owns its buffer now.
+        unsafe { burst.forget_all() };
+        self.parts.tail.ring(self.next);
+        self.parts.counts.packets.add(1);
+        1
     }
 
     #[inline(never)]
@@ -343,22 +365,26 @@ impl<F: TxFormat> TxQueue<F> {
     /// is full or at its end; returns how many.
     #[inline(always)]
     fn plain(&mut self, burst: &Burst, from: usize, kernel: impl Fn(&TxRun<'_>) -> usize) -> usize {
-        let room = self.room();
+        let sent = kernel(&self.run(self.room().min(burst.len() - from), burst, from));
+        if sent > 0 {
+            self.written(sent as u32);
+        }
+        sent
+    }
+
+    /// A run of `count` descriptors from `next` on, for the packets from `burst[from]` on. It meets the kernels' contract where there
+    /// is room for as many; the packets written are to be forgotten.
+    #[inline(always)]
+    fn run(&mut self, count: usize, burst: &Burst, from: usize) -> TxRun<'_> {
         let first = self.next as usize;
-        // The run lies in the ring, from `next` on, and is no longer than what the device does not use; the packets
-        // written are forgotten by the caller.
-        let sent = kernel(&TxRun {
-            count: room.min(burst.len() - from),
+        TxRun {
+            count,
             // SAFETY: `next` is below the ring's size.
             words: unsafe { self.parts.ring.words().from(first * WORDS) },
             slots: self.slots.as_mut_ptr().wrapping_add(first),
             packets: burst.as_slice().as_ptr().wrapping_add(from),
             shape: &self.shape,
-        });
-        if sent > 0 {
-            self.written(sent as u32);
         }
-        sent
     }
 
     /// Descriptors that can be written, up to the end of the ring, so that no step has to wrap.
