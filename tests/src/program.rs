@@ -109,6 +109,11 @@ impl Program {
         self.child.try_wait().map_err(Error::during("waiting for a program"))
     }
 
+    /// What it has printed on its standard output so far.
+    pub fn printed(&self) -> String {
+        self.stdout.text()
+    }
+
     /// What it has printed on its standard error so far.
     pub fn errors(&self) -> String {
         self.stderr.text()
