@@ -248,18 +248,25 @@ impl Channel {
     /// # Errors
     /// As [`poll`](Self::poll).
     pub(super) fn ask_stats<B: Bus>(&mut self, bus: &mut B, request: &[u8]) -> Result<()> {
-        if self.pending.is_none() {
-            self.send(bus, Opcode::GetStats, request)?;
-        }
         let patience = bus.now() + STATS_PATIENCE;
-        while self.pending.is_some() {
-            self.poll(bus)?;
-            if self.pending.is_none() || bus.now() >= patience {
-                break;
+        // The answer to an earlier caller, who did not wait for it, tells of then.
+        let mut asked = false;
+        loop {
+            if self.pending.is_none() {
+                if asked {
+                    return Ok(());
+                }
+                self.send(bus, Opcode::GetStats, request)?;
+                asked = true;
             }
-            bus.pause(ANSWER_POLL);
+            self.poll(bus)?;
+            if self.pending.is_some() {
+                if bus.now() >= patience {
+                    return Ok(());
+                }
+                bus.pause(ANSWER_POLL);
+            }
         }
-        Ok(())
     }
 
     fn unusable<B: Bus>(&self, bus: &B, opcode: Opcode) -> Error {

@@ -398,7 +398,8 @@ impl Control {
         self.get().link
     }
 
-    /// Counters. The device's own are read now while it runs; during a reset they are those of before.
+    /// Counters. The device's own are read now while it runs; during a reset they are those of before. An iavf VF has none in
+    /// its registers, so its PF is asked: an answer that takes longer than 20 ms counts at a later call.
     pub fn stats(&mut self) -> PortStats {
         let inner = self.get_mut();
         if inner.word().state() == PortState::Running {

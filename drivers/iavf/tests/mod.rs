@@ -358,6 +358,15 @@ fn a_late_answer_about_counters_holds_nobody_and_counts_when_it_comes() {
     vf.fake().ignores.clear();
     vf.fake().stats = vec![5; 12];
     assert_eq!(vf.counters().rx_octets, totals.rx_octets + 5);
+    // One that is late once more: what is counted is what the PF says now, not what it said to the caller before.
+    let totals = vf.counters();
+    vf.fake().ignores.push(15);
+    vf.counters();
+    vf.fake().ignores.clear();
+    let late = [7u64; 12].iter().flat_map(|n| n.to_le_bytes()).collect();
+    vf.fake().after(MS, Coming::Say(15, 0, late));
+    vf.fake().stats = vec![9; 12];
+    assert_eq!(vf.counters().rx_octets, totals.rx_octets + 4);
     // One that never comes ends as a PF that is silent.
     vf.fake().ignores.push(15);
     vf.counters();
