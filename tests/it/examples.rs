@@ -97,7 +97,10 @@ fn l2fwd_without_options_forwards_and_sums_up() -> Result<()> {
     assert_eq!(ended.stderr, "");
     let text = &ended.stdout;
     assert!(text.starts_with("port 0: sim:igbvf?wire=gen, 82576 VF, MAC 02:"), "{text}");
-    assert!(text.contains("\n1.0 s: port 0 (1000 Mb/s): rx "), "a line a second:\n{text}");
+    // A line a second, or less often on a busy machine.
+    let times: Vec<f64> =
+        text.lines().filter_map(|line| line.split_once(" s: port 0 (1000 Mb/s): rx ")?.0.parse().ok()).collect();
+    assert!(times.first().is_some_and(|first| *first >= 1.0), "{text}");
     let summary = text.split_once("rates on average:\n").expect("a summary").1;
     let rows: Vec<Vec<&str>> = summary.lines().take(3).map(words).collect();
     assert_eq!(rows[0][..3], ["port", "device", "link"]);
@@ -186,7 +189,7 @@ fn l2fwd_refreshes_a_table_on_a_terminal() -> Result<()> {
     // SAFETY: openpty has just made both descriptors, and nobody else has them.
     let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
     let mut child = Command::new(example("l2fwd")?)
-        .args(["--duration", "1", "--stats-period", "0.25"])
+        .args(["--duration", "3", "--stats-period", "0.25"])
         .stdin(Stdio::null())
         .stdout(theirs)
         .spawn()

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use vfring_tests::build::{self, complete_example, libraries, root};
 use vfring_tests::container::{Bundle, Container, PRELUDE, node_number};
-use vfring_tests::forwarder::{Forwarder, QUIET, Way};
+use vfring_tests::forwarder::{Forwarder, Way};
 use vfring_tests::vm::{Bench, Binding, Guest, Mac, Process, Result, Testbed, TestbedConfig, poll};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -303,7 +303,7 @@ fn a_device_without_its_driver_is_unhealthy_until_it_is_back(kubelet: &Kubelet<'
 fn forwards(bed: &Bench, way: Way) -> Result<()> {
     let receiver = way.receiver(bed)?;
     let sent = way.sender(bed).rate(10_000).following(&receiver, 256).send_for(SECOND)?;
-    let received = receiver.finish(QUIET)?;
+    let received = receiver.finish_after(sent.frames)?;
     println!("{way:?}: {} of {} frames", received.frames, sent.frames);
     assert_eq!((received.frames, received.corrupt), (sent.frames, 0), "{way:?}");
     let (destination, source): (Mac, Mac) = way.addresses(bed);

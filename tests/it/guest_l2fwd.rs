@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use vfring_tests::forwarder::{Forwarder, QUIET, Way, testbed};
+use vfring_tests::forwarder::{Forwarder, Way, testbed};
 use vfring_tests::vm::{Bench, Result, TestbedConfig, poll};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -39,9 +39,10 @@ fn counted_frames_arrive_intact_with_new_addresses_and_all_counters_agree() -> R
         let receiver = way.receiver(&bed)?;
         let sent = way.sender(&bed).rate(50_000).following(&receiver, WINDOW).send_for(5 * SECOND)?;
         assert_eq!((sent.frames, sent.refused), (250_000, 0));
-        let received = receiver.finish(QUIET)?;
+        let received = receiver.finish_after(sent.frames)?;
         println!("{way:?}: {} of {} frames, sent in {:?}", received.frames, sent.frames, sent.wall);
-        assert!(sent.wall < 20 * SECOND, "the pace was {:.0} frames a second", 250_000.0 / sent.wall.as_secs_f64());
+        // Five seconds, where the machine is idle.
+        assert!(sent.wall < 60 * SECOND, "the pace was {:.0} frames a second", 250_000.0 / sent.wall.as_secs_f64());
         assert!(received.frames >= sent.frames - sent.frames / 1000, "{} of {}", received.frames, sent.frames);
         assert_eq!((received.corrupt, received.duplicates, received.reordered, received.overrun), (0, 0, 0, 0));
         let (destination, source) = way.addresses(&bed);
@@ -123,7 +124,7 @@ fn jumbo_frames(bed: &Bench) -> Result<()> {
         let receiver = way.receiver(bed)?;
         // Each frame takes five descriptors.
         let sent = way.sender(bed).rate(1000).frame_len(9014).following(&receiver, 256).send(1000)?;
-        let received = receiver.finish(QUIET)?;
+        let received = receiver.finish_after(sent.frames)?;
         assert_eq!((sent.frames, sent.refused), (1000, 0));
         assert_eq!((received.frames, received.bytes, received.corrupt), (1000, 9_014_000, 0), "{way:?}");
     }

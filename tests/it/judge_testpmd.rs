@@ -1,6 +1,6 @@
 //! DPDK's testpmd on our models, through the guest's vfio-pci and IOMMU: the other user-space drivers of these VFs.
 
-use vfring_tests::forwarder::{QUIET, Way};
+use vfring_tests::forwarder::Way;
 use vfring_tests::testpmd::Testpmd;
 use vfring_tests::vm::{Models, ModelsConfig, Result};
 
@@ -35,7 +35,7 @@ fn judge(config: ModelsConfig, driver: &str) -> Result<()> {
         for way in [Way::AToB, Way::BToA] {
             let receiver = way.receiver(bed)?;
             let sent = way.sender(bed).rate(5000).following(&receiver, 256).send(FRAMES)?;
-            let received = receiver.finish(QUIET)?;
+            let received = receiver.finish_after(sent.frames)?;
             assert_eq!(
                 (sent.refused, received.frames, received.corrupt, received.duplicates),
                 (0, FRAMES, 0, 0),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use vfring_tests::build::complete_example;
-use vfring_tests::forwarder::{Forwarder, PROGRAM, QUIET, Traffic, Way};
+use vfring_tests::forwarder::{Forwarder, PROGRAM, Traffic, Way};
 use vfring_tests::vm::{Bench, Models, ModelsConfig, Result, poll};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ fn counted(bed: &Bench) -> Result<()> {
     for way in [Way::AToB, Way::BToA] {
         let receiver = way.receiver(bed)?;
         let sent = way.sender(bed).rate(5000).following(&receiver, 256).send(10_000)?;
-        let received = receiver.finish(QUIET)?;
+        let received = receiver.finish_after(sent.frames)?;
         assert_eq!(
             (sent.refused, received.frames, received.corrupt, received.duplicates),
             (0, 10_000, 0, 0),

@@ -24,6 +24,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Twice its own deadline for stopping both ports, and then some.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What nothing takes longer than on its way through the guest.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// A testbed that has l2fwd.
 pub fn testbed(config: TestbedConfig) -> Result<Testbed> {
     Testbed::boot(config.file(complete_example("l2fwd")?, PROGRAM))
@@ -207,6 +210,3 @@ impl Traffic {
         Ok([to_b.finish(QUIET)?, to_a.finish(QUIET)?])
     }
 }
-
-/// What nothing takes longer than on its way through the guest.
-pub const QUIET: Duration = Duration::from_secs(1);
