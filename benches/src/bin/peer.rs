@@ -21,9 +21,13 @@ const PATHS: [(&str, &str); 4] =
 const BURST: u32 = 32;
 /// Packets of a run, about.
 const PACKETS: u32 = 100_000;
-/// Runs of each side per figure. Each run's figure is the median of its rounds, and the least of them is what is reported: whatever
-/// else runs on the machine only adds, and the sides take turns, so all of them have the same chances of a quiet moment.
+/// Runs of each side per figure, at least. Each run's figure is the median of its rounds, and the least of them is what is reported:
+/// whatever else runs on the machine only adds, and the sides take turns, so all of them have the same chances of a quiet moment.
 const RUNS: usize = 9;
+/// And at most: they go on while some side's least is not confirmed, because then a quiet moment was not long enough for all.
+const MOST_RUNS: usize = 36;
+/// A least is confirmed by so many runs within so much of it.
+const CONFIRMED: (usize, f64) = (3, 1.04);
 
 /// In the names of those of our sides that do both rings in one call.
 const JOINED: &str = ", joined";
@@ -218,7 +222,10 @@ fn measure(
     // Both rings in one call is a way of these alone.
     let takes = |side: &Side| !side.name.contains(JOINED) || path.starts_with("rx+");
     let mut runs: Vec<Vec<f64>> = vec![Vec::new(); sides.len()];
-    for _ in 0..RUNS {
+    for turn in 0..MOST_RUNS {
+        if turn >= RUNS && runs.iter().all(|runs| is_confirmed(runs)) {
+            break;
+        }
         for (side, runs) in sides.iter_mut().zip(&mut runs).filter(|(side, _)| takes(side)) {
             runs.extend(side.ask(&format!("run {path} {burst} {rounds}"))?);
         }
@@ -232,6 +239,12 @@ fn measure(
         figures.insert((setting, burst, path, side.name.clone()), figure);
     }
     Ok(())
+}
+
+/// Whether several runs say what the least of them says; also where there are none.
+fn is_confirmed(runs: &[f64]) -> bool {
+    let Some(least) = runs.iter().copied().min_by(f64::total_cmp) else { return true };
+    runs.iter().filter(|run| **run <= least * CONFIRMED.1).count() >= CONFIRMED.0
 }
 
 /// DPDK's best figure.
