@@ -81,7 +81,7 @@ pub use cpu::widest_vectors;
 pub use drivers::{AnyRx, AnyTx, Forward, Started};
 pub use error::{Error, Result};
 pub use mem::{
-    Burst, Checksum, DEFAULT_BURST, DEFAULT_DATA_ROOM, DmaTarget, HEADROOM, HugeRegion, L4, MAX_BURST, Mempool,
+    Burst, Checksum, DEFAULT_BURST, DEFAULT_DATA_ROOM, DmaTarget, Drain, HEADROOM, HugeRegion, L4, MAX_BURST, Mempool,
     MempoolBuilder, PacketBuf, PacketType, Pages, PoolCache, RxInfo, TxInfo,
 };
 pub use mmio::PciId;

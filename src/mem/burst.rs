@@ -5,6 +5,7 @@
 //! and the rest reads as the default. What always holds: the first `len` packets are initialised and owned, and
 //! `rx_valid` and `tx_valid` are at most `len`.
 
+use std::iter::FusedIterator;
 use std::mem::MaybeUninit;
 
 use super::info::{PackedInfo, RxInfo, TxInfo};
@@ -136,13 +137,42 @@ impl Burst {
         }
     }
 
-    /// Takes the last packet.
+    /// Takes the last packet. [`drain`](Self::drain) takes them in order.
     #[inline]
     pub fn pop(&mut self) -> Option<PacketBuf> {
         let last = self.len.checked_sub(1)?;
         self.set_len(last);
         // SAFETY: `last` was below `len`, so the packet is initialised; `len` no longer covers it.
         self.packets.get(last).map(|place| unsafe { place.assume_init_read() })
+    }
+
+    /// Takes all packets out, in order, each with what the NIC found out about it: for programs that send some one way and some
+    /// another. Those that are not taken are dropped with the iterator, as with [`Vec::drain`].
+    ///
+    /// ```
+    /// use vfring::{Burst, Mempool, Port, PortConfig};
+    /// # fn main() -> vfring::Result<()> {
+    /// # let port = Port::open(&"sim:igbvf".parse()?, PortConfig::new())?;
+    /// # let pool = Mempool::builder().buffers(1024).on(&[&port])?;
+    /// # let (mut cache, mut received) = (pool.cache(), Burst::new());
+    /// # cache.alloc(32, &mut received);
+    /// let mut ways = [Burst::new(), Burst::new()];
+    /// for (packet, info) in received.drain() {
+    ///     let way = info.hash.unwrap_or(0) as usize % ways.len();
+    ///     if let Err(packet) = ways[way].push(packet) {
+    ///         drop(packet); // that way's burst is full
+    ///     }
+    /// }
+    /// assert_eq!((received.len(), ways[0].len()), (0, 32));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn drain(&mut self) -> Drain<'_> {
+        let (len, rx_valid) = (self.len, self.rx_valid);
+        // Already here: should the iterator be forgotten, no packet has two owners.
+        self.set_len(0);
+        Drain { burst: self, next: 0, len, rx_valid }
     }
 
     /// Exchanges two packets and their metadata. No effect when an index is not in the burst.
@@ -322,6 +352,48 @@ pub(super) fn move_to_front<T: Copy>(values: &mut [T], from: usize) {
 impl Drop for Burst {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+/// The packets of a burst on their way out of it, see [`Burst::drain`].
+#[derive(Debug)]
+pub struct Drain<'a> {
+    /// It counts no packet any more; its places up to `len` have them still, from `next` on.
+    burst: &'a mut Burst,
+    next: usize,
+    len: usize,
+    rx_valid: usize,
+}
+
+impl Iterator for Drain<'_> {
+    type Item = (PacketBuf, RxInfo);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let at = self.next;
+        let place = self.burst.packets.get(at).filter(|_| at < self.len)?;
+        self.next += 1;
+        // SAFETY: the burst owned its first `len` packets when it handed them over, and counts none of them since; this one is
+        // read once, as `next` only grows.
+        let packet = unsafe { place.assume_init_read() };
+        let info = self.burst.rx.get(at).filter(|_| at < self.rx_valid).copied().unwrap_or_default();
+        Some((packet, info.unpack()))
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.len - self.next;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Drain<'_> {}
+
+impl FusedIterator for Drain<'_> {}
+
+impl Drop for Drain<'_> {
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 

@@ -17,7 +17,7 @@ mod region;
 #[cfg(test)]
 mod tests;
 
-pub use burst::{Burst, DEFAULT_BURST, MAX_BURST};
+pub use burst::{Burst, DEFAULT_BURST, Drain, MAX_BURST};
 pub use cache::PoolCache;
 pub use info::{Checksum, L4, PackedInfo, PacketType, RxInfo, TxInfo};
 pub use packet::PacketBuf;

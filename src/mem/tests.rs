@@ -192,6 +192,49 @@ fn metadata_moves_with_its_packet() {
 }
 
 #[test]
+fn packets_leave_a_burst_in_order_with_what_was_found_out_about_them() {
+    let pool = pool(64);
+    let mut cache = pool.cache();
+    let mut burst = Burst::new();
+    let fill = |burst: &mut Burst, cache: &mut PoolCache| {
+        for n in 0..6 {
+            let mut packet = cache.alloc_one().unwrap();
+            packet.append(n + 1).unwrap();
+            burst.push(packet).unwrap();
+            // The last has none.
+            if n < 5 {
+                burst.set_last_rx_info(PackedInfo::new(PackedInfo::HASHED, 0, 100 + n as u64));
+            }
+        }
+    };
+    fill(&mut burst, &mut cache);
+    let mut drain = burst.drain();
+    let seen: Vec<_> = drain.by_ref().take(4).map(|(packet, info)| (packet.len(), info.hash)).collect();
+    assert_eq!(seen, [(1, Some(100)), (2, Some(101)), (3, Some(102)), (4, Some(103))]);
+    assert_eq!(drain.len(), 2);
+    // Of the others, one goes out and one is dropped.
+    assert_eq!(drain.next().map(|(packet, info)| (packet.len(), info.hash)), Some((5, Some(104))));
+    drop(drain);
+    assert!(burst.is_empty());
+    cache.alloc(1, &mut burst);
+    assert_eq!(burst.rx_info(0), RxInfo::default(), "what was found out about a packet left with it");
+    cache.free(&mut burst);
+
+    // All of them, and nothing behind.
+    fill(&mut burst, &mut cache);
+    let mut drain = burst.drain();
+    assert_eq!(drain.by_ref().last().map(|(packet, info)| (packet.len(), info.hash)), Some((6, None)));
+    assert!(drain.next().is_none());
+    drop(drain);
+    // Forgotten, packets are lost and have no owner: not two.
+    fill(&mut burst, &mut cache);
+    std::mem::forget(burst.drain());
+    assert!(burst.is_empty());
+    drop((burst, cache));
+    assert_eq!(pool.available(), 64 - 6);
+}
+
+#[test]
 fn bursts_out_of_range_are_refused() {
     assert!(Burst::with_limit(0).is_err());
     assert!(Burst::with_limit(MAX_BURST + 1).is_err());
