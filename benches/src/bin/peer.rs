@@ -21,13 +21,9 @@ const PATHS: [(&str, &str); 4] =
 const BURST: u32 = 32;
 /// Packets of a run, about.
 const PACKETS: u32 = 100_000;
-/// Runs of each side per figure, at least. Each run's figure is the median of its rounds, and the least of them is what is reported:
-/// whatever else runs on the machine only adds, and the sides take turns, so all of them have the same chances of a quiet moment.
-const RUNS: usize = 9;
-/// And at most: they go on while some side's least is not confirmed, because then a quiet moment was not long enough for all.
-const MOST_RUNS: usize = 36;
-/// A least is confirmed by so many runs within so much of it.
-const CONFIRMED: (usize, f64) = (3, 1.04);
+/// Runs of each side per figure, in turns. Each run's figure is the median of its rounds, and the least of them is what is reported:
+/// whatever else runs on the machine only adds.
+const RUNS: usize = 15;
 
 /// In the names of those of our sides that do both rings in one call.
 const JOINED: &str = ", joined";
@@ -100,12 +96,31 @@ impl Drop for Side {
 }
 
 /// One figure of one side.
-#[derive(Clone, Copy)]
 struct Figure {
-    least: f64,
-    median: f64,
-    most: f64,
+    /// A run for each turn, in order.
+    runs: Vec<f64>,
     instructions: Option<f64>,
+}
+
+impl Figure {
+    fn least(&self) -> f64 {
+        self.runs.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    fn most(&self) -> f64 {
+        self.runs.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// What the runs are of another side's: the median over the turns, since what else the machine did in a turn was the same for
+    /// both.
+    fn ratio_to(&self, other: &Figure) -> f64 {
+        median(self.runs.iter().zip(&other.runs).map(|(this, other)| this / other).collect())
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Where the device leaves what it wrote.
@@ -222,37 +237,26 @@ fn measure(
     // Both rings in one call is a way of these alone.
     let takes = |side: &Side| !side.name.contains(JOINED) || path.starts_with("rx+");
     let mut runs: Vec<Vec<f64>> = vec![Vec::new(); sides.len()];
-    for turn in 0..MOST_RUNS {
-        if turn >= RUNS && runs.iter().all(|runs| is_confirmed(runs)) {
-            break;
-        }
+    for _ in 0..RUNS {
         for (side, runs) in sides.iter_mut().zip(&mut runs).filter(|(side, _)| takes(side)) {
             runs.extend(side.ask(&format!("run {path} {burst} {rounds}"))?);
         }
     }
-    for (side, mut runs) in sides.iter_mut().zip(runs) {
-        runs.sort_unstable_by(f64::total_cmp);
-        let (Some(&least), Some(&most)) = (runs.first(), runs.last()) else { continue };
+    for (side, runs) in sides.iter_mut().zip(runs).filter(|(_, runs)| !runs.is_empty()) {
         let counted = burst == BURST && setting.memory == Memory::Warm && !path.starts_with("floor");
         let instructions = if counted { side.ask(&format!("insn {path} {burst}"))? } else { None };
-        let figure = Figure { least, median: runs[runs.len() / 2], most, instructions };
-        figures.insert((setting, burst, path, side.name.clone()), figure);
+        figures.insert((setting, burst, path, side.name.clone()), Figure { runs, instructions });
     }
     Ok(())
 }
 
-/// Whether several runs say what the least of them says; also where there are none.
-fn is_confirmed(runs: &[f64]) -> bool {
-    let Some(least) = runs.iter().copied().min_by(f64::total_cmp) else { return true };
-    runs.iter().filter(|run| **run <= least * CONFIRMED.1).count() >= CONFIRMED.0
-}
-
-/// DPDK's best figure.
-fn best(figures: &Figures, setting: Setting, burst: u32, path: &'static str) -> Option<f64> {
+/// A side's figure to that of the DPDK side that comes off best against it.
+fn ratio(figures: &Figures, setting: Setting, burst: u32, path: &'static str, name: &str) -> Option<f64> {
+    let figure = figures.get(&(setting, burst, path, name.to_owned()))?;
     let of_dpdk = figures
         .iter()
         .filter(|((s, b, p, name), _)| (*s, *b, *p) == (setting, burst, path) && name.starts_with("DPDK"));
-    of_dpdk.map(|(_, figure)| figure.least).min_by(f64::total_cmp)
+    of_dpdk.map(|(_, other)| figure.ratio_to(other)).max_by(f64::total_cmp)
 }
 
 fn main_table(figures: &Figures, names: &[String], setting: Setting) -> Result<String, Failure> {
@@ -262,13 +266,12 @@ fn main_table(figures: &Figures, names: &[String], setting: Setting) -> Result<S
     writeln!(text, "|---|{}---|---|---|", "---|".repeat(PATHS.len()))?;
     for name in names {
         let figure = |path| figures.get(&(setting, BURST, path, name.clone()));
-        let cell = |path| figure(path).map_or("-".to_owned(), |f| format!("{:.1}", f.least));
+        let cell = |path| figure(path).map_or("-".to_owned(), |f| format!("{:.1}", f.least()));
         let per_path = |show: &dyn Fn(&'static str) -> Option<String>| -> String {
             PATHS.iter().map(|(path, _)| show(path).unwrap_or("-".to_owned())).collect::<Vec<_>>().join(" / ")
         };
         let instructions = per_path(&|path| Some(format!("{:.0}", figure(path)?.instructions?)));
-        let ratios =
-            per_path(&|path| Some(format!("{:.2}", figure(path)?.least / best(figures, setting, BURST, path)?)));
+        let ratios = per_path(&|path| Some(format!("{:.2}", ratio(figures, setting, BURST, path, name)?)));
         let cells: Vec<String> = PATHS.iter().map(|(path, _)| cell(path)).collect();
         writeln!(text, "| {name} | {} | {} | {instructions} | {ratios} |", cells.join(" | "), cell("empty"))?;
     }
@@ -287,8 +290,8 @@ fn ratio_table(figures: &Figures, name: &str, settings: &[Setting], bursts: &[u3
                 .iter()
                 .map(|&burst| {
                     let figure = figures.get(&(setting, burst, path, name.to_owned()));
-                    match (figure, best(figures, setting, burst, path)) {
-                        (Some(figure), Some(best)) => format!("{:.2} ({:.1})", figure.least / best, figure.least),
+                    match (figure, ratio(figures, setting, burst, path, name)) {
+                        (Some(figure), Some(ratio)) => format!("{ratio:.2} ({:.1})", figure.least()),
                         _ => "-".to_owned(),
                     }
                 })
@@ -312,7 +315,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     if bursts.is_empty() || settings.is_empty() {
         return Err("no such ring or burst is measured".into());
     }
-    let mut table = "family\tmemory\tring\tburst\tside\tpath\tleast\tmedian\tmost\tinstructions\n".to_owned();
+    let mut table = "family\tmemory\tring\tburst\tside\tpath\tleast\tmedian\tmost\tinstructions\tratio\n".to_owned();
     let mut report = String::new();
     for family in &FAMILIES {
         if !options.families.is_empty() && !options.families.iter().any(|name| name == family.name) {
@@ -337,11 +340,13 @@ fn run(options: &Options) -> Result<(), Failure> {
         }
         for ((setting, burst, path, side), figure) in &figures {
             let instructions = figure.instructions.map_or("-".to_owned(), |count| format!("{count:.2}"));
-            let Figure { least, median, most, .. } = figure;
+            let ratio =
+                ratio(&figures, *setting, *burst, path, side).map_or("-".to_owned(), |ratio| format!("{ratio:.3}"));
+            let (least, median, most) = (figure.least(), median(figure.runs.clone()), figure.most());
             let (memory, ring) = (setting.memory.name(), setting.ring);
             writeln!(
                 table,
-                "{}\t{memory}\t{ring}\t{burst}\t{side}\t{path}\t{least:.3}\t{median:.3}\t{most:.3}\t{instructions}",
+                "{}\t{memory}\t{ring}\t{burst}\t{side}\t{path}\t{least:.3}\t{median:.3}\t{most:.3}\t{instructions}\t{ratio}",
                 family.name
             )?;
         }
