@@ -15,7 +15,7 @@ use crate::event;
 use crate::mem::{Burst, Mempool, PoolCache};
 use crate::port::device::RingKind;
 use crate::port::{Control, Port, StartParts};
-use crate::ring::{RxFormat, RxParts, RxQueue, TxFormat, TxParts, TxQueue};
+use crate::ring::{Look, RxFormat, RxParts, RxQueue, TxFormat, TxParts, TxQueue};
 
 /// A started port, taken apart: control and queues may go to different threads and be combined freely.
 #[derive(Debug)]
@@ -107,14 +107,23 @@ impl AnyRx {
     #[inline]
     pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         // Which queue it is matters only when there is something to do.
-        let watch = each_rx!(self, queue => queue.watch());
-        if watch.is_idle(cache) { 0 } else { each_rx!(self, queue => queue.attend(cache, burst)) }
+        match each_rx!(self, queue => queue.watch()).look(cache) {
+            Look::Idle => 0,
+            Look::Ready => each_rx!(self, queue => queue.attend(cache, burst)),
+            Look::Changed => self.attend_change(cache, burst),
+        }
+    }
+
+    /// As [`RxQueue::attend_change`].
+    #[cold]
+    fn attend_change(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        each_rx!(self, queue => queue.attend_change(cache, burst))
     }
 
     /// Is there nothing to receive, and nothing unusual?
     #[inline]
     pub(super) fn is_idle(&self, cache: &PoolCache) -> bool {
-        each_rx!(self, queue => queue.watch()).is_idle(cache)
+        matches!(each_rx!(self, queue => queue.watch()).look(cache), Look::Idle)
     }
 
     /// See [`RxQueue::is_running`].

@@ -5,9 +5,12 @@
 //! per packet. What always holds: descriptors are little-endian 64-bit words, and everything here is pure arithmetic but
 //! for look-ups in tables of constants.
 
-use super::ptype::judge;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+
+use super::ptype::{allowed, possible};
 use crate::mem::{L4, PackedInfo, TxInfo};
-use crate::ring::{MAX_WORDS, RxFormat, TxFormat};
+use crate::ring::{RxFormat, TxFormat};
 
 /// Receive format: legacy 32-byte descriptors, RXDID 1 (fact sheet iavf 5.2, 5.3).
 #[derive(Debug)]
@@ -35,14 +38,10 @@ pub struct AvfQuirks {
     pub tag_in_l2tag2: bool,
 }
 
-/// The flags of [`PackedInfo`] for hash and tag.
-#[inline(always)]
-fn present(hashed: bool, tagged: bool) -> u64 {
-    (if hashed { PackedInfo::HASHED } else { 0 }) | if tagged { PackedInfo::TAGGED } else { 0 }
-}
-
 /// Write-back of a legacy receive descriptor (fact sheet iavf 5.3).
 pub(super) mod legacy {
+    use super::allowed;
+
     // Word 0.
     pub const L2TAG1_SHIFT: u32 = 16;
     pub const HASH_SHIFT: u32 = 32;
@@ -64,12 +63,25 @@ pub(super) mod legacy {
     pub const L2TAG2P: u64 = 1 << 0;
     pub const L2TAG2_2_SHIFT: u32 = 48;
 
-    /// The bits that verdicts are made of, as `judge` takes them.
+    /// The flags that a packet can have whatever its number is, by `status`.
+    static ALLOWED: [u16; 128] = {
+        let mut table = [0; 128];
+        let mut at = 0;
+        while at < 128 {
+            let verdict = at >> 4 | at & 8;
+            table[at] = allowed(verdict, at & 3 == 3, at & 4 != 0);
+            at += 1;
+        }
+        table
+    };
+
+    /// All of the flags but what the packet's number says: FLTSTAT, `tagged`, L3L4P and the errors, close together.
     #[inline(always)]
-    pub fn verdict_bits(word1: u64) -> u64 {
-        const _: () =
-            assert!(IPE == 1 << 22 && L4E == 2 << 22 && EIPE == 4 << 22 && L3L4P == 8 && IPV6EXADD == 16 << 11);
-        word1 >> 22 & 7 | word1 & 8 | word1 >> 11 & 16
+    pub fn status(word1: u64, tagged: u64) -> u64 {
+        const _: () = assert!(IPE == 1 << 22 && L4E == 2 << 22 && EIPE == 4 << 22 && L3L4P == 8 && L2TAG1P == 4);
+        const _: () = assert!(FLTSTAT_RSS == 3 << 12);
+        let at = word1 >> 12 & 3 | tagged & L2TAG1P | word1 & L3L4P | word1 >> 18 & 0x70;
+        ALLOWED[at as usize % ALLOWED.len()].into()
     }
 }
 
@@ -89,15 +101,18 @@ unsafe impl RxFormat for AvfLegacyRx {
     type Quirks = AvfQuirks;
 
     #[inline(always)]
-    fn packed(&[word0, word1, word2, _]: &[u64; MAX_WORDS], quirks: AvfQuirks) -> PackedInfo {
-        let (tagged, tag) = if quirks.tag_in_l2tag2 {
-            (word2 & legacy::L2TAG2P != 0, word2 >> legacy::L2TAG2_2_SHIFT)
-        } else {
-            (word1 & legacy::L2TAG1P != 0, word0 >> legacy::L2TAG1_SHIFT)
-        };
-        let flags = judge((word1 >> legacy::PTYPE_SHIFT) as u8 as u16, legacy::verdict_bits(word1));
-        let hashed = word1 & legacy::FLTSTAT_RSS == legacy::FLTSTAT_RSS;
-        PackedInfo::new(flags | present(hashed, tagged), tag, word0 >> legacy::HASH_SHIFT)
+    fn packed(word: impl Fn(usize) -> u64, quirks: AvfQuirks) -> PackedInfo {
+        let (word0, word1) = (word(0), word(1));
+        let possible = possible(word1 >> legacy::PTYPE_SHIFT & 0xFF, word1 >> legacy::IPV6EXADD.trailing_zeros());
+        if quirks.tag_in_l2tag2 {
+            let word2 = word(2);
+            const _: () = assert!(legacy::L2TAG2P << 2 == legacy::L2TAG1P);
+            let flags = possible & legacy::status(word1, word2 << 2);
+            return PackedInfo::new(flags, word2 >> legacy::L2TAG2_2_SHIFT, word0 >> legacy::HASH_SHIFT);
+        }
+        const _: () =
+            assert!(legacy::L2TAG1_SHIFT == 16 && legacy::HASH_SHIFT == 32, "tag and hash are where they belong");
+        PackedInfo::beside(word0, possible & legacy::status(word1, word1))
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -111,14 +126,16 @@ unsafe impl RxFormat for AvfLegacyRx {
     #[cfg(target_arch = "x86_64")]
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn infos_avx512(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
+    unsafe fn infos_avx512(at: *const u64, words1: __m512i, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
         // SAFETY: the caller's contract.
-        unsafe { super::desc_avx512::legacy(descriptors, infos, quirks) }
+        unsafe { super::desc_avx512::legacy(at, words1, infos, quirks) }
     }
 }
 
 /// Write-back of a flex receive descriptor (fact sheet iavf 5.4).
 pub(super) mod flex {
+    use super::allowed;
+
     // Word 0.
     /// RXDID, which is 22.
     pub const RXDID: u64 = 0x3F;
@@ -141,11 +158,25 @@ pub(super) mod flex {
     pub const L2TAG2P: u64 = 1 << 11;
     pub const L2TAG2_2_SHIFT: u32 = 48;
 
-    /// The bits that verdicts are made of, as `judge` takes them.
+    /// The flags that a packet can have whatever its number is, by `status`.
+    static ALLOWED: [u16; 64] = {
+        let mut table = [0; 64];
+        let mut at = 0;
+        while at < 64 {
+            let verdict = at >> 1 & 7 | at << 3 & 8;
+            table[at] = allowed(verdict, at & 16 != 0, at & 32 != 0);
+            at += 1;
+        }
+        table
+    };
+
+    /// All of the flags but what the packet's number says: L3L4P and the errors, RSS_VALID and `tagged`, close together.
     #[inline(always)]
-    pub fn verdict_bits(word1: u64) -> u64 {
-        const _: () = assert!(IPE == 1 << 4 && L4E == 2 << 4 && EIPE == 4 << 4 && L3L4P == 8 && IPV6EXADD == 16 << 5);
-        word1 >> 4 & 7 | word1 & 8 | word1 >> 5 & 16
+    pub fn status(word1: u64, tagged: u64) -> u64 {
+        const _: () = assert!(L3L4P == 8 && IPE == 1 << 4 && L4E == 2 << 4 && EIPE == 4 << 4);
+        const _: () = assert!(RSS_VALID == 1 << 12 && L2TAG1P == 2 << 12);
+        let at = word1 >> 3 & 0xF | (word1 & RSS_VALID | tagged & L2TAG1P) >> 8;
+        ALLOWED[at as usize % ALLOWED.len()].into()
     }
 }
 
@@ -167,16 +198,18 @@ unsafe impl RxFormat for AvfFlexRx {
     type Quirks = AvfQuirks;
 
     #[inline(always)]
-    fn packed(&[word0, word1, word2, word3]: &[u64; MAX_WORDS], quirks: AvfQuirks) -> PackedInfo {
-        let (tagged, tag) = if quirks.tag_in_l2tag2 {
-            (word2 & flex::L2TAG2P != 0, word2 >> flex::L2TAG2_2_SHIFT)
-        } else {
-            (word1 & flex::L2TAG1P != 0, word1 >> flex::L2TAG1_SHIFT)
-        };
-        let ptype = (word0 >> flex::PTYPE_SHIFT & flex::PTYPE) as u16;
-        let flags = judge(ptype, flex::verdict_bits(word1));
+    fn packed(word: impl Fn(usize) -> u64, quirks: AvfQuirks) -> PackedInfo {
         // The hash of this profile; others have it where this one has the flow id.
-        PackedInfo::new(flags | present(word1 & flex::RSS_VALID != 0, tagged), tag, word3)
+        let (word0, word1, hash) = (word(0), word(1), word(3));
+        let possible = possible(word0 >> flex::PTYPE_SHIFT & flex::PTYPE, word1 >> flex::IPV6EXADD.trailing_zeros());
+        if quirks.tag_in_l2tag2 {
+            let word2 = word(2);
+            const _: () = assert!(flex::L2TAG2P << 2 == flex::L2TAG1P);
+            let flags = possible & flex::status(word1, word2 << 2);
+            return PackedInfo::new(flags, word2 >> flex::L2TAG2_2_SHIFT, hash);
+        }
+        const _: () = assert!(flex::L2TAG1_SHIFT == 16, "the tag is where it belongs");
+        PackedInfo::beside(word1 & 0xFFFF << flex::L2TAG1_SHIFT | hash << 32, possible & flex::status(word1, word1))
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -190,9 +223,9 @@ unsafe impl RxFormat for AvfFlexRx {
     #[cfg(target_arch = "x86_64")]
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn infos_avx512(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
+    unsafe fn infos_avx512(at: *const u64, words1: __m512i, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
         // SAFETY: the caller's contract.
-        unsafe { super::desc_avx512::flex(descriptors, infos, quirks) }
+        unsafe { super::desc_avx512::flex(at, words1, infos, quirks) }
     }
 }
 

@@ -58,10 +58,10 @@ fn judge(number: __m512i, index: __m512i, extended: __m512i) -> __m512i {
 /// As there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn legacy(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
+pub(super) unsafe fn legacy(at: *const u64, words1: __m512i, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
     use legacy_bits::*;
     // SAFETY: the caller's contract.
-    let [word0, word1, word2, _] = unsafe { load::<4>(descriptors) };
+    let [word0, word1, word2, _] = unsafe { load::<4>(at, words1) };
     let errors = moved::<{ IPE | L4E | EIPE }, { index::ERRORS }>(word1);
     let index = _mm512_or_si512(errors, moved::<L3L4P, { index::CHECKED }>(word1));
     let flags = judge(moved::<{ 0xff << PTYPE_SHIFT }, 0xff>(word1), index, moved::<IPV6EXADD, EXTENDED>(word1));
@@ -87,10 +87,10 @@ pub(super) unsafe fn legacy(descriptors: *const u64, infos: &mut [PackedInfo; 8]
 /// As there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn flex(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
+pub(super) unsafe fn flex(at: *const u64, words1: __m512i, infos: &mut [PackedInfo; 8], quirks: AvfQuirks) {
     use flex_bits::*;
     // SAFETY: the caller's contract.
-    let [word0, word1, word2, word3] = unsafe { load::<4>(descriptors) };
+    let [word0, word1, word2, word3] = unsafe { load::<4>(at, words1) };
     let errors = moved::<{ IPE | L4E | EIPE }, { index::ERRORS }>(word1);
     let index = _mm512_or_si512(errors, moved::<L3L4P, { index::CHECKED }>(word1));
     let number = moved::<{ PTYPE << PTYPE_SHIFT }, PTYPE>(word0);

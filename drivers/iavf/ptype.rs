@@ -1,7 +1,7 @@
 //! The packet type table: what headers a number in a receive descriptor means.
 //!
 //! Owns the layout of the first 256 numbers, which both series share (fact sheet iavf 5.5); numbers beyond, which the 800
-//! series' package defines, are unknown. `desc.rs` looks numbers up. What always holds: the table is made at compile time,
+//! series' package defines, are unknown. `desc.rs` looks numbers up. What always holds: the tables are made at compile time,
 //! and a look-up is one load.
 #![forbid(unsafe_code)]
 
@@ -41,27 +41,33 @@ pub(super) const FLAGS: [[u16; 8]; 2] = {
     table
 };
 
-/// The same by number; 0 stands for what is unknown.
-static BY_NUMBER: [u16; 256] = {
-    let mut table = [0; 256];
+/// Numbers that a descriptor can have: 10 bits.
+const NUMBERS: usize = 1 << 10;
+
+/// The same by number, without and with extension headers, and with [`PRESENT`]; nothing but that stands for what is unknown.
+static BY_NUMBER: [[u16; NUMBERS]; 2] = {
+    let mut table = [[PRESENT as u16; NUMBERS]; 2];
     let mut number = 0;
     while number < 2 * BLOCK {
         let (block, at) = ((number / BLOCK) as usize, number % BLOCK);
-        table[(FIRSTS[block] + at) as usize] = FLAGS[block][if at < PLAIN { at } else { PLAIN } as usize];
+        let flags = FLAGS[block][if at < PLAIN { at } else { PLAIN } as usize];
+        table[0][(FIRSTS[block] + at) as usize] |= flags;
+        table[1][(FIRSTS[block] + at) as usize] |= extended(flags as u64) as u16;
         number += 1;
     }
     table
 };
+/// What any packet can have beside the rest.
+const PRESENT: u64 = PackedInfo::HASHED | PackedInfo::TAGGED;
 
 // The bits that verdicts are made of: wrong are the checksums of the IP header, of L4, of the IP header outside a tunnel; they
-// were looked at; there are extension headers of IPv6 that the device cannot read beyond.
+// were looked at.
 const IP_WRONG: u64 = 0;
 const L4_WRONG: u64 = 1;
 const OUTER_IP_WRONG: u64 = 2;
 const CHECKED: u64 = 3;
-const EXTENSIONS: u64 = 4;
 
-/// By the first four of these bits, the flags about checksums: of all that a packet could have.
+/// By these bits, the flags about checksums: of all that a packet could have.
 pub(super) static VERDICTS: [u16; 16] = {
     let mut table = [0; 16];
     let mut bits = 1 << CHECKED;
@@ -84,14 +90,18 @@ pub(super) const fn extended(flags: u64) -> u64 {
     (flags & !PackedInfo::L4_LOOKED) + (flags & IPV6)
 }
 
-/// The flags of [`PackedInfo`] but for hash and tag, of a packet type's number and the bits that verdicts are made of, in the
-/// order above.
+/// All flags of a packet with such a verdict that says whether there are hash and tag: those that its number does not take away.
+pub(super) const fn allowed(verdict: usize, hashed: bool, tagged: bool) -> u16 {
+    let hash = if hashed { PackedInfo::HASHED } else { 0 };
+    let tag = if tagged { PackedInfo::TAGGED } else { 0 };
+    VERDICTS[verdict] | (PackedInfo::TYPES | hash | tag) as u16
+}
+
+/// The flags of [`PackedInfo`] that a packet with this number can have, where bit 0 of `extensions` says that there are extension
+/// headers of IPv6 beyond which the device cannot read.
 #[inline(always)]
-pub(super) fn judge(number: u16, bits: u64) -> u64 {
-    let flags = u64::from(BY_NUMBER[usize::from(number as u8)]);
-    let flags = if number < 256 { flags } else { 0 };
-    let flags = flags & (PackedInfo::TYPES | u64::from(VERDICTS[bits as usize & 15]));
-    if bits >> EXTENSIONS & 1 == 1 { extended(flags) } else { flags }
+pub(super) fn possible(number: u64, extensions: u64) -> u64 {
+    BY_NUMBER[extensions as usize & 1][number as usize % NUMBERS].into()
 }
 
 #[cfg(test)]
@@ -100,7 +110,7 @@ mod tests {
 
     #[test]
     fn numbers_mean_what_the_sheet_says() {
-        let golden: [(u16, PacketType, bool); 19] = [
+        let golden: [(u64, PacketType, bool); 19] = [
             (0, PacketType::empty(), false),
             (1, PacketType::empty(), false),
             (11, PacketType::empty(), false),
@@ -121,8 +131,10 @@ mod tests {
             (154, PacketType::empty(), false),
             (255, PacketType::empty(), false),
         ];
+        let judge = |number, verdict| possible(number, 0) & u64::from(allowed(verdict, false, false));
         for (number, types, tunnel) in golden {
             assert_eq!(judge(number, 0), u64::from(types.bits()), "{number}");
+            assert_eq!(possible(number, 0) & u64::from(allowed(0, true, true)), u64::from(types.bits()) | PRESENT);
             // A wrong outer header counts in tunnels alone, and a wrong header outside of them alone.
             let verdicts = judge(number, 0b1101) & (PackedInfo::IP_WRONG | PackedInfo::OUTER_IP_WRONG);
             let expected = match (types.contains(PacketType::IPV4), tunnel) {
@@ -132,6 +144,6 @@ mod tests {
             };
             assert_eq!(verdicts, expected, "{number}");
         }
-        assert!((256..1024).all(|number| judge(number, 0b01111) == 0));
+        assert!((256..1024).all(|number| judge(number, 0b1111) == 0));
     }
 }

@@ -5,9 +5,12 @@
 //! shared with ixgbe's. The rings of `vfring` call it per packet. What always holds: everything here is pure arithmetic
 //! without tables or memory.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+
 use super::intel::desc::{self, Piece, TsoLimits, rx, tx};
 use crate::mem::{PackedInfo, TxInfo};
-use crate::ring::{MAX_WORDS, RxFormat, TxFormat};
+use crate::ring::{RxFormat, TxFormat};
 
 /// Receive format: 16-byte advanced descriptors, one buffer each (fact sheet igbvf 4.1 to 4.4).
 #[derive(Debug)]
@@ -50,7 +53,8 @@ unsafe impl RxFormat for IgbRx {
     type Quirks = Quirks;
 
     #[inline(always)]
-    fn packed(&[word0, status, ..]: &[u64; MAX_WORDS], quirks: Quirks) -> PackedInfo {
+    fn packed(word: impl Fn(usize) -> u64, quirks: Quirks) -> PackedInfo {
+        let (word0, status) = (word(0), word(1));
         let flags = desc::flags(word0, status, rx::TYPE_ETQF, ERROR_SHIFT);
         let swap = quirks.big_endian_loopback_tag & (status & LB != 0);
         let tag = (status >> rx::VLAN_SHIFT) as u16;
@@ -69,9 +73,9 @@ unsafe impl RxFormat for IgbRx {
     #[cfg(target_arch = "x86_64")]
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn infos_avx512(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: Quirks) {
+    unsafe fn infos_avx512(at: *const u64, words1: __m512i, infos: &mut [PackedInfo; 8], quirks: Quirks) {
         // SAFETY: the caller's contract.
-        unsafe { super::desc_avx512::infos(descriptors, infos, quirks) }
+        unsafe { super::desc_avx512::infos(at, words1, infos, quirks) }
     }
 }
 

@@ -5,9 +5,12 @@
 //! shared with igb's. The rings of `vfring` call it per packet. What always holds: everything here is pure arithmetic
 //! without tables or memory, and every data descriptor refers to a context.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+
 use super::intel::desc::{self, Piece, TsoLimits, rx, tx};
 use crate::mem::{PackedInfo, PacketType, TxInfo};
-use crate::ring::{MAX_WORDS, RxFormat, TxFormat};
+use crate::ring::{RxFormat, TxFormat};
 
 /// Receive format: 16-byte advanced descriptors, one buffer each (fact sheet ixgbevf 4.1 to 4.4).
 #[derive(Debug)]
@@ -57,7 +60,8 @@ unsafe impl RxFormat for IxgbeRx {
     type Quirks = Quirks;
 
     #[inline(always)]
-    fn packed(&[word0, status, ..]: &[u64; MAX_WORDS], quirks: Quirks) -> PackedInfo {
+    fn packed(word: impl Fn(usize) -> u64, quirks: Quirks) -> PackedInfo {
+        let (word0, status) = (word(0), word(1));
         let flags = desc::flags(word0, status, rx::TYPE_ETQF | TUNNEL, ERROR_SHIFT);
         let flagged = quirks.udp_without_checksum_flagged & (flags & UDP != 0) & (status & L4E != 0);
         let flags = if flagged { flags & !PackedInfo::L4_LOOKED } else { flags };
@@ -77,9 +81,9 @@ unsafe impl RxFormat for IxgbeRx {
     #[cfg(target_arch = "x86_64")]
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn infos_avx512(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: Quirks) {
+    unsafe fn infos_avx512(at: *const u64, words1: __m512i, infos: &mut [PackedInfo; 8], quirks: Quirks) {
         // SAFETY: the caller's contract.
-        unsafe { super::desc_avx512::infos(descriptors, infos, quirks) }
+        unsafe { super::desc_avx512::infos(at, words1, infos, quirks) }
     }
 }
 

@@ -217,7 +217,13 @@ impl Burst {
     /// The same as rings write it.
     #[inline]
     pub(crate) fn packed_info(&self, i: usize) -> PackedInfo {
-        if i < self.rx_valid { self.rx.get(i).copied().unwrap_or_default() } else { PackedInfo::default() }
+        self.info_among(i, self.rx_valid)
+    }
+
+    /// The metadata of packet `i` where the first `valid` packets have some.
+    #[inline]
+    fn info_among(&self, i: usize, valid: usize) -> PackedInfo {
+        if i < valid { self.rx.get(i).copied().unwrap_or_default() } else { PackedInfo::default() }
     }
 
     /// What the NIC is asked to do to packet `i`.
@@ -257,11 +263,16 @@ impl Burst {
     #[inline(always)]
     fn fill_rx(&mut self, to: usize) {
         if self.rx_valid < to {
-            if let Some(gap) = self.rx.get_mut(self.rx_valid..to) {
-                gap.fill(PackedInfo::default());
-            }
-            self.rx_valid = to;
+            self.fill_gap(to);
         }
+    }
+
+    #[inline(never)] // a burst whose packets come from one queue has no gap
+    fn fill_gap(&mut self, to: usize) {
+        if let Some(gap) = self.rx.get_mut(self.rx_valid..to) {
+            gap.fill(PackedInfo::default());
+        }
+        self.rx_valid = to;
     }
 
     #[inline(always)]
@@ -376,8 +387,7 @@ impl Iterator for Drain<'_> {
         // SAFETY: the burst owned its first `len` packets when it handed them over, and counts none of them since; this one is
         // read once, as `next` only grows.
         let packet = unsafe { place.assume_init_read() };
-        let info = self.burst.rx.get(at).filter(|_| at < self.rx_valid).copied().unwrap_or_default();
-        Some((packet, info.unpack()))
+        Some((packet, self.burst.info_among(at, self.rx_valid).unpack()))
     }
 
     #[inline]

@@ -103,9 +103,13 @@ impl PoolCache {
     }
 
     /// Takes the `count` newest buffers, which the caller has used.
+    ///
+    /// # Safety
+    /// There are as many.
     #[inline(always)]
-    pub(crate) fn consume(&mut self, count: usize) {
-        self.len = self.len.saturating_sub(count);
+    pub(crate) unsafe fn consume(&mut self, count: usize) {
+        debug_assert!(count <= self.len);
+        self.len = self.len.wrapping_sub(count);
     }
 
     /// Puts back free buffers, the first `count` of a block; false, and nothing done, where that does not go in one piece.

@@ -79,7 +79,13 @@ impl PackedInfo {
     /// Of the bits named above, a tag in the low 16 bits and a hash in the low 32.
     #[inline(always)]
     pub(crate) fn new(flags: u64, tag: u64, hash: u64) -> PackedInfo {
-        PackedInfo(flags & 0xffff | (tag & 0xffff) << 16 | hash << 32)
+        Self::beside((tag & 0xffff) << 16 | hash << 32, flags & 0xffff)
+    }
+
+    /// Of the bits named above, and of tag and hash where they belong, with anything in the low 16 bits.
+    #[inline(always)]
+    pub(crate) fn beside(tag_and_hash: u64, flags: u64) -> PackedInfo {
+        PackedInfo(tag_and_hash & !0xffff | flags)
     }
 
     #[inline]

@@ -8,9 +8,9 @@
 use std::arch::x86_64::{
     __m256i, __m512i, _bzhi_u32, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_loadu_si256, _mm256_or_si256,
     _mm256_set1_epi64x, _mm256_setzero_si256, _mm256_shuffle_ps, _mm256_srli_epi64, _mm256_storeu_si256,
-    _mm256_testz_si256, _mm256_unpackhi_epi64, _mm256_xor_si256, _mm512_cmpneq_epi64_mask, _mm512_cvtepi64_epi32,
-    _mm512_loadu_si512, _mm512_mask_cmpneq_epi64_mask, _mm512_maskz_loadu_epi64, _mm512_permutex2var_epi64,
-    _mm512_set1_epi64, _mm512_setr_epi64, _mm512_srli_epi64,
+    _mm256_testz_si256, _mm256_unpackhi_epi64, _mm256_xor_si256, _mm512_cvtepi64_epi32, _mm512_mask_loadu_epi64,
+    _mm512_or_si512, _mm512_permutex2var_epi64, _mm512_set1_epi64, _mm512_setr_epi64, _mm512_setzero_si512,
+    _mm512_test_epi64_mask, _mm512_xor_si512,
 };
 
 use super::packet::PacketBuf;
@@ -88,39 +88,42 @@ pub(super) unsafe fn avx2(packets: &[PacketBuf], tag: u16, places: *mut u32) -> 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
 pub(super) unsafe fn avx512(packets: &[PacketBuf], tag: u16, places: *mut u32) -> bool {
-    if packets.len() == 1 {
+    if packets.len() < 2 {
         // SAFETY: the caller's contract.
         return unsafe { portable(packets, tag, places) };
     }
-    let own = _mm512_set1_epi64(tag.into());
-    let second = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
-    let mut strange = 0;
-    let (eights, few) = packets.as_chunks::<EIGHT>();
-    let metas = |a: __m512i, b: __m512i| _mm512_permutex2var_epi64(a, second, b);
-    for (eight, packets) in eights.iter().enumerate() {
-        // SAFETY: eight packets of 16 bytes, address and meta each, and as many places.
+    let own = _mm512_set1_epi64((u64::from(tag) << TAG_SHIFT) as i64);
+    let mut strange = _mm512_setzero_si512();
+    let (mut from, mut to, mut left) = (packets.as_ptr().cast::<i64>(), places, packets.len());
+    // One group, of which there may be less, has no loop to go through.
+    while left > EIGHT {
+        // SAFETY: eight packets, and as many places (contract).
         unsafe {
-            let four = |at: usize| _mm512_loadu_si512(packets.as_ptr().cast::<__m512i>().add(at));
-            let metas = metas(four(0), four(1));
-            strange |= _mm512_cmpneq_epi64_mask(_mm512_srli_epi64::<TAG_SHIFT>(metas), own);
-            _mm256_storeu_si256(places.add(EIGHT * eight).cast::<__m256i>(), _mm512_cvtepi64_epi32(metas));
+            strange = _mm512_or_si512(strange, gather_eight(u32::MAX, own, from, to));
+            (from, to, left) = (from.add(2 * EIGHT), to.add(EIGHT), left - EIGHT);
         }
     }
-    if !few.is_empty() {
-        let which = _bzhi_u32(0xff, few.len() as u32);
-        let words = _bzhi_u32(0xffff, 2 * few.len() as u32);
-        // SAFETY: the words of the packets that there are, and a place for each and more (contract).
-        unsafe {
-            let from = few.as_ptr().cast::<i64>();
-            let metas = metas(
-                _mm512_maskz_loadu_epi64(words as u8, from),
-                _mm512_maskz_loadu_epi64((words >> 8) as u8, from.wrapping_add(8)),
-            );
-            strange |= _mm512_mask_cmpneq_epi64_mask(which as u8, _mm512_srli_epi64::<TAG_SHIFT>(metas), own);
-            _mm256_storeu_si256(places.add(EIGHT * eights.len()).cast::<__m256i>(), _mm512_cvtepi64_epi32(metas));
-        }
+    // SAFETY: the packets that there are, and a place for each and seven more (contract).
+    strange = unsafe { _mm512_or_si512(strange, gather_eight(_bzhi_u32(u32::MAX, 2 * left as u32), own, from, to)) };
+    _mm512_test_epi64_mask(strange, _mm512_set1_epi64((u64::MAX << TAG_SHIFT) as i64)) == 0
+}
+
+/// Writes eight buffer numbers, of the packets that `words` says are there; returns in what their tags differ from `own`.
+///
+/// # Safety
+/// The words of the packets from `from` on can be read, of each two that `words` has, and eight places be written.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
+unsafe fn gather_eight(words: u32, own: __m512i, from: *const i64, to: *mut u32) -> __m512i {
+    // SAFETY: the caller's contract. What is not there reads as a packet of one's own.
+    unsafe {
+        let a = _mm512_mask_loadu_epi64(own, words as u8, from);
+        let b = _mm512_mask_loadu_epi64(own, (words >> 8) as u8, from.wrapping_add(8));
+        let metas = _mm512_permutex2var_epi64(a, _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), b);
+        _mm256_storeu_si256(to.cast::<__m256i>(), _mm512_cvtepi64_epi32(metas));
+        _mm512_xor_si512(metas, own)
     }
-    strange == 0
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use std::arch::x86_64::{
     __m256i, __m512i, _bzhi_u32, _lzcnt_u32, _mm256_loadu_si256, _mm256_mask_storeu_epi32, _mm256_permutevar8x32_epi32,
     _mm256_setr_epi32, _mm256_storeu_si256, _mm512_add_epi64, _mm512_and_si512, _mm512_castsi512_si256,
     _mm512_cmpgt_epu32_mask, _mm512_cmpgt_epu64_mask, _mm512_cmpneq_epi64_mask, _mm512_cvtepu32_epi64,
-    _mm512_loadu_si512, _mm512_mask_storeu_epi64, _mm512_maskz_permutexvar_epi64, _mm512_mul_epu32, _mm512_or_si512,
-    _mm512_permutexvar_epi32, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64,
-    _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_sllv_epi64, _mm512_srli_epi64, _mm512_srlv_epi64,
-    _mm512_storeu_si512, _mm512_sub_epi32, _mm512_sub_epi64, _mm512_testn_epi64_mask, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi64, _pext_u32, _tzcnt_u32,
+    _mm512_loadu_si512, _mm512_mask_loadu_epi64, _mm512_mask_storeu_epi64, _mm512_maskz_permutexvar_epi64,
+    _mm512_mul_epu32, _mm512_or_si512, _mm512_permutexvar_epi32, _mm512_set1_epi32, _mm512_set1_epi64,
+    _mm512_setr_epi32, _mm512_setr_epi64, _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_sllv_epi64,
+    _mm512_srli_epi64, _mm512_srlv_epi64, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_sub_epi64,
+    _mm512_testn_epi64_mask, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64, _pext_u32, _tzcnt_u32,
 };
 use std::sync::atomic::{Ordering, fence};
 
@@ -106,6 +106,8 @@ pub(super) struct Found {
     wrong: u8,
     /// Nobody seems to have written these: they are done only where a later one is (see `RxQueue::is_past`).
     unwritten: u8,
+    /// The status words.
+    pub(super) status: __m512i,
     /// Lengths, in bits 32 to 47.
     pub(super) len: __m512i,
 }
@@ -136,7 +138,7 @@ impl Found {
         let len_mask = splat(((1u64 << F::LEN_BITS) - 1) << 32);
         let len = _mm512_and_si512(_mm512_srlv_epi64(raw, splat(u64::from(F::LEN_SHIFT - 32))), len_mask);
         let wrong = wrong | _mm512_cmpgt_epu64_mask(_mm512_sub_epi64(len, least), span);
-        Found { wrong, unwritten, len }
+        Found { wrong, unwritten, status, len }
     }
 
     /// Can all eight be taken? The last one's write-back says enough of the others.
@@ -158,12 +160,13 @@ impl Found {
 }
 
 /// As [`kernel::rx_groups`]; and where groups end, what is left of the run as far as it is whole good frames, in one step too.
+/// With `ONE` it is one step in all, without what the compiler prepares for a loop.
 ///
 /// # Safety
 /// As there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
-pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
+pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool, const ONE: bool>(
     run: &RxRun,
     shape: &RxShape,
     quirks: F::Quirks,
@@ -177,13 +180,16 @@ pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
         let left = run.count - from;
         if found.is_whole() && left >= GROUP {
             // SAFETY: the group is the run's, whole, good and done.
-            unsafe { take::<F, INFO, true>(run, from, GROUP, found.len, shape, quirks) };
+            unsafe { take::<F, INFO, true>(run, from, GROUP, &found, shape, quirks) };
             from += GROUP;
+            if ONE {
+                break;
+            }
             continue;
         }
         let count = found.count(left);
         // SAFETY: as above, for the first `count`, which are no more than are left.
-        unsafe { take::<F, INFO, false>(run, from, count, found.len, shape, quirks) };
+        unsafe { take::<F, INFO, false>(run, from, count, &found, shape, quirks) };
         return from + count;
     }
     from
@@ -204,7 +210,7 @@ fn leading(wrong: u8, unwritten: u8, left: usize) -> usize {
     (u32::BITS - _lzcnt_u32(written)) as usize
 }
 
-/// Takes `count` descriptors of the group that begins with `from`, whose lengths are `len`: all eight with `WHOLE`.
+/// Takes `count` descriptors of the group that begins with `from`, which was `found`: all eight with `WHOLE`.
 ///
 /// # Safety
 /// The run's contract, in which they are whole good frames, seen done.
@@ -214,7 +220,7 @@ unsafe fn take<F: RxFormat, const INFO: bool, const WHOLE: bool>(
     run: &RxRun,
     from: usize,
     count: usize,
-    len: __m512i,
+    found: &Found,
     shape: &RxShape,
     quirks: F::Quirks,
 ) {
@@ -222,7 +228,7 @@ unsafe fn take<F: RxFormat, const INFO: bool, const WHOLE: bool>(
     if INFO {
         // SAFETY: the ring has the group and the run a group of metadata more than it needs (contract), the caller's alone; those
         // that count were seen done. This function needs the same of the CPU.
-        unsafe { F::infos_avx512(words, &mut *run.infos.add(from).cast(), quirks) };
+        unsafe { F::infos_avx512(words, found.status, &mut *run.infos.add(from).cast(), quirks) };
     }
     let (places, tag) = (Places::new(&shape.buffers), splat(shape.meta_tag));
     // SAFETY: a group of slots is in the ring, of places there is one more than the run needs, and of buffers behind the end of
@@ -232,7 +238,7 @@ unsafe fn take<F: RxFormat, const INFO: bool, const WHOLE: bool>(
     unsafe {
         let slots = run.slots.add(from);
         let old = lanes(_mm256_loadu_si256(slots.cast::<__m256i>()));
-        let meta = _mm512_or_si512(_mm512_or_si512(len, old), tag);
+        let meta = _mm512_or_si512(_mm512_or_si512(found.len, old), tag);
         store_eight::<true>(run.places.add(from).cast(), GROUP, places.addr(old), meta);
         arm::<F, WHOLE>(words.cast_mut(), slots, run.fresh.sub(from + count), count, &places);
     }
@@ -262,14 +268,25 @@ pub(super) unsafe fn arm<F: RxFormat, const WHOLE: bool>(
         } else {
             // Whole lines of two descriptors each.
             let iova = places.iova(_mm512_cvtepu32_epi64(new));
+            let first_of_each = lanes_0_and_4();
             for pair in 0..GROUP / 2 {
                 // Lane 2 * pair to lane 0, and the next to lane 4.
                 let pick = _mm512_add_epi64(_mm512_setr_epi64(0, 0, 0, 0, 1, 0, 0, 0), splat(2 * pair as u64));
-                let line = _mm512_maskz_permutexvar_epi64(0b0001_0001, pick, iova);
+                let line = _mm512_maskz_permutexvar_epi64(first_of_each, pick, iova);
                 store::<WHOLE>(descriptors, pair, count * F::WORDS, line);
             }
         }
     }
+}
+
+/// The mask of the lanes 0 and 4, which the compiler does not know: where it does, it makes a zeroed vector for each choice of lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn lanes_0_and_4() -> u8 {
+    let mut mask = 0b0001_0001;
+    // SAFETY: does nothing.
+    unsafe { asm!("/* {0:e} */", inout(reg) mask, options(pure, nomem, nostack, preserves_flags)) };
+    mask as u8
 }
 
 /// Writes the first `count` of eight buffer numbers: all eight with `WHOLE`.
@@ -363,9 +380,7 @@ pub(super) unsafe fn tx_run<F: TxFormat>(run: &TxRun<'_>) -> usize {
             break;
         }
         let len = _mm512_and_si512(meta, splat(0xffff << 32));
-        // The low halves of the lanes, in order.
-        let in_order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
-        let numbers = _mm512_castsi512_si256(_mm512_permutexvar_epi32(in_order, meta));
+        let numbers = numbers_in_order(meta);
         // SAFETY: the slots and descriptors of these eight exist (contract) and are the driver's.
         unsafe {
             let words = run.words.at(at * TX_WORDS).cast_mut();
@@ -378,4 +393,45 @@ pub(super) unsafe fn tx_run<F: TxFormat>(run: &TxRun<'_>) -> usize {
     }
     // SAFETY: the caller's contract.
     unsafe { kernel::tx_run::<F>(run, at) }
+}
+
+/// As [`kernel::tx_run`] from the first packet on, of a group at most: in one step.
+///
+/// # Safety
+/// As there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
+pub(super) unsafe fn tx_group<F: TxFormat>(run: &TxRun<'_>) -> usize {
+    let TxShape { delta, least, span } = *run.shape;
+    let (count, least) = (run.count, splat(least));
+    let words = ones(2 * count);
+    // SAFETY: the packets that there are, of 16 bytes each (contract). The others read as plain ones.
+    let (p0, p4) = unsafe {
+        let from = run.packets.cast::<i64>();
+        let (first, second) = (words as u8, (words >> 8) as u8);
+        (_mm512_mask_loadu_epi64(least, first, from), _mm512_mask_loadu_epi64(least, second, from.wrapping_add(8)))
+    };
+    let addr = _mm512_unpacklo_epi64(p0, p4);
+    let meta = _mm512_unpackhi_epi64(p0, p4);
+    if _mm512_cmpgt_epu32_mask(_mm512_sub_epi32(meta, least), splat(span)) != 0 {
+        // SAFETY: the caller's contract.
+        return unsafe { kernel::tx_run::<F>(run, 0) };
+    }
+    let len = _mm512_and_si512(meta, splat(0xffff << 32));
+    // SAFETY: as many slots and descriptors as packets exist (contract) and are the driver's; no more are written.
+    unsafe {
+        let to = run.words.at(0).cast_mut();
+        store_eight::<false>(to, count, _mm512_add_epi64(addr, splat(delta)), second_words::<F>(len));
+        store_numbers::<false>(run.slots, count, numbers_in_order(meta));
+    }
+    count
+}
+
+/// The buffer numbers of eight packets, whose second words are in the order of this module.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn numbers_in_order(meta: __m512i) -> __m256i {
+    // The low halves of the lanes.
+    let in_order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+    _mm512_castsi512_si256(_mm512_permutexvar_epi32(in_order, meta))
 }

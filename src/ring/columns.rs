@@ -104,6 +104,7 @@ pub(crate) fn store(infos: &mut [PackedInfo; 8], flags: __m256i, tags: __m256i, 
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::columns512::ORDER;
     use super::super::{MAX_WORDS, RxFormat};
     use crate::mem::PackedInfo;
 
@@ -137,15 +138,19 @@ pub(crate) mod tests {
             });
             let mut words: Vec<u64> =
                 rows.iter().flat_map(|row: &[u64; MAX_WORDS]| &row[..F::WORDS]).copied().collect();
-            let expected = rows.map(|row| F::packed(&row, quirks));
+            let expected = rows.map(|row| F::packed(|word| row[word], quirks));
             let mut infos = [PackedInfo::default(); 8];
             // SAFETY: eight descriptors; the CPU has AVX2.
             unsafe { F::infos_avx2(words.as_mut_ptr(), &mut infos, quirks) };
             assert_eq!(infos, expected, "AVX2: {rows:#x?}");
             if wide {
                 infos = Default::default();
-                // SAFETY: as above, and the CPU has AVX-512.
-                unsafe { F::infos_avx512(words.as_mut_ptr(), &mut infos, quirks) };
+                // SAFETY: as above, and the CPU has AVX-512; a vector is eight words.
+                unsafe {
+                    let status = ORDER.map(|i| rows[i][F::STATUS]);
+                    let status = std::mem::transmute::<[u64; 8], std::arch::x86_64::__m512i>(status);
+                    F::infos_avx512(words.as_mut_ptr(), status, &mut infos, quirks)
+                };
                 assert_eq!(infos, expected, "AVX-512: {rows:#x?}");
             }
         }

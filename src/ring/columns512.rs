@@ -13,13 +13,17 @@ use std::arch::x86_64::{
 use super::MAX_WORDS;
 use crate::mem::PackedInfo;
 
-/// The columns of eight descriptors of `WORDS` words; those of words that they lack are 0.
+/// The descriptors in a column's lanes.
+#[cfg(test)]
+pub(crate) const ORDER: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
+
+/// The columns of eight descriptors of `WORDS` words, whose words 1 the caller has; those of words that they lack are 0.
 ///
 /// # Safety
 /// The eight descriptors can be read.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(crate) unsafe fn load<const WORDS: usize>(descriptors: *const u64) -> [__m512i; MAX_WORDS] {
+pub(crate) unsafe fn load<const WORDS: usize>(descriptors: *const u64, words1: __m512i) -> [__m512i; MAX_WORDS] {
     const { assert!(WORDS == 2 || WORDS == 4) };
     let (d0, d1, d2, d3): (__m512i, __m512i, __m512i, __m512i);
     if WORDS == 2 {
@@ -30,7 +34,7 @@ pub(crate) unsafe fn load<const WORDS: usize>(descriptors: *const u64) -> [__m51
                 d1 = out(zmm_reg) d1, options(nostack, preserves_flags, readonly));
         }
         let none = _mm512_setzero_si512();
-        return [_mm512_unpacklo_epi64(d0, d1), _mm512_unpackhi_epi64(d0, d1), none, none];
+        return [_mm512_unpacklo_epi64(d0, d1), words1, none, none];
     }
     // SAFETY: as above, of 256 bytes.
     unsafe {
@@ -43,7 +47,7 @@ pub(crate) unsafe fn load<const WORDS: usize>(descriptors: *const u64) -> [__m51
     let (odd, odd2) = (_mm512_unpackhi_epi64(d0, d2), _mm512_unpackhi_epi64(d1, d3));
     [
         _mm512_shuffle_i64x2::<0b10_00_10_00>(even, even2),
-        _mm512_shuffle_i64x2::<0b10_00_10_00>(odd, odd2),
+        words1,
         _mm512_shuffle_i64x2::<0b11_01_11_01>(even, even2),
         _mm512_shuffle_i64x2::<0b11_01_11_01>(odd, odd2),
     ]

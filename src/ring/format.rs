@@ -3,6 +3,9 @@
 //! A ring knows no NIC and a format knows no ring: it turns addresses into words and words into facts. Every
 //! function is pure, so that the compiler sees straight-line code in the ring's loops.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+
 use crate::mem::{PackedInfo, RxInfo, TxInfo};
 
 /// Most words that a descriptor has.
@@ -49,8 +52,9 @@ pub unsafe trait RxFormat: Send + 'static {
     fn len(word: u64) -> u32 {
         (word >> Self::LEN_SHIFT) as u32 & ((1 << Self::LEN_BITS) - 1)
     }
-    /// The metadata, from the words of the packet's last descriptor; those beyond `WORDS` are 0.
-    fn packed(words: &[u64; MAX_WORDS], quirks: Self::Quirks) -> PackedInfo;
+    /// The metadata, from the words of the packet's last descriptor, which `word` gives by their numbers, below `WORDS`. It asks
+    /// for those that it needs.
+    fn packed(word: impl Fn(usize) -> u64, quirks: Self::Quirks) -> PackedInfo;
     /// As [`packed`](Self::packed), of eight descriptors that lie one behind another.
     ///
     /// # Safety
@@ -64,22 +68,22 @@ pub unsafe trait RxFormat: Send + 'static {
         // SAFETY: the caller's contract.
         unsafe { super::info::one_by_one::<Self>(descriptors, infos, quirks) }
     }
-    /// The same with AVX-512.
+    /// The same with AVX-512. The caller has the words `STATUS`: those of the descriptors 0, 4, 1, 5, 2, 6, 3 and 7.
     ///
     /// # Safety
     /// As of `infos_avx2`, and the CPU has the parts F and BW of AVX-512.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn infos_avx512(descriptors: *const u64, infos: &mut [PackedInfo; 8], quirks: Self::Quirks)
+    unsafe fn infos_avx512(at: *const u64, _: __m512i, infos: &mut [PackedInfo; 8], quirks: Self::Quirks)
     where
         Self: Sized,
     {
         // SAFETY: the caller's contract.
-        unsafe { Self::infos_avx2(descriptors, infos, quirks) }
+        unsafe { Self::infos_avx2(at, infos, quirks) }
     }
     /// The same as the program sees it.
     fn info(words: &[u64; MAX_WORDS], quirks: Self::Quirks) -> RxInfo {
-        Self::packed(words, quirks).unpack()
+        Self::packed(|word| words.get(word).copied().unwrap_or_default(), quirks).unpack()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The metadata of eight descriptors, as the loops over groups ask for it where there are no vectors.
 //!
 //! What always holds, here and where there are: the group was seen done and what the device wrote before that is visible, so
-//! all words are read when metadata is made, whatever the caller has loaded before; and nothing but metadata comes of them, so
-//! that a device that writes to what is not its own any more can lie about that alone.
+//! all words are read when metadata is made, whatever the caller has loaded before, but for the status words that were seen done;
+//! and nothing but metadata comes of them, so that a device that writes to what is not its own any more can lie about that alone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,6 +27,6 @@ pub(super) unsafe fn one_by_one<F: RxFormat>(at: *const u64, infos: &mut [Packed
         }
     }
     for (info, row) in infos.iter_mut().zip(&rows) {
-        *info = F::packed(row, quirks);
+        *info = F::packed(|word| row[word], quirks);
     }
 }

@@ -14,7 +14,7 @@ use super::descriptors::Words;
 use super::format::{RxFormat, TxFormat};
 use super::frame::{Arrivals, CHUNK, Forwarded, Gallery, View};
 use super::info;
-use super::kernel::{Buffers, GROUP, RxShape, TX_WORDS, TxShape, all_words, whole};
+use super::kernel::{Buffers, GROUP, RxShape, TX_WORDS, TxShape, whole, words};
 use super::rx::RxQueue;
 use super::tx::{MIN_FRAME, TxQueue};
 use crate::cpu::Kernel;
@@ -117,7 +117,7 @@ unsafe fn note<F: RxFormat>(run: &JoinRun, mut from: usize, end: usize, quirks: 
         // SAFETY: one of each (contract).
         unsafe {
             let load = |word| run.from.load(i * F::WORDS + word);
-            *run.infos.add(i) = F::packed(&all_words::<F>(load(F::STATUS), load), quirks);
+            *run.infos.add(i) = F::packed(words::<F>(load(F::STATUS), load), quirks);
         }
     }
 }
@@ -284,7 +284,8 @@ fn work<F: RxFormat, G: TxFormat, const INFO: bool>(
     let fresh = if finished >= taken {
         tx.take_finished(taken as u32)
     } else {
-        cache.consume(taken);
+        // SAFETY: there were that many for the run's count, of which `taken` are some.
+        unsafe { cache.consume(taken) };
         cache.end()
     };
     arm(&ArmRun { count: taken, words: from, slots, fresh }, &rx.shape.buffers);

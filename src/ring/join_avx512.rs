@@ -2,7 +2,7 @@
 //!
 //! What the modules `avx512` and `avx2` say of loads, stores and orders of lanes holds here.
 
-use std::arch::x86_64::{__m256i, __m512i, _mm256_loadu_si256};
+use std::arch::x86_64::{__m256i, _mm256_loadu_si256};
 
 use super::avx512::{self, Found, Places, lanes, second_words, splat, store_eight, store_numbers};
 use super::format::{RxFormat, TxFormat};
@@ -31,7 +31,7 @@ pub(super) unsafe fn take<F: RxFormat, G: TxFormat, const INFO: bool>(
             break;
         }
         // SAFETY: the group is the run's, whole, good and done.
-        unsafe { write::<F, G, INFO, true>(run, at, GROUP, found.len, shape, quirks) };
+        unsafe { write::<F, G, INFO, true>(run, at, GROUP, &found, shape, quirks) };
         at += GROUP;
     }
     if at == run.count {
@@ -45,7 +45,7 @@ pub(super) unsafe fn take<F: RxFormat, G: TxFormat, const INFO: bool>(
     let found = look(at);
     let count = found.count(run.count - at);
     // SAFETY: as above, for the first `count`, which are no more than are left.
-    unsafe { write::<F, G, INFO, false>(run, at, count, found.len, shape, quirks) };
+    unsafe { write::<F, G, INFO, false>(run, at, count, &found, shape, quirks) };
     at + count
 }
 
@@ -64,7 +64,7 @@ unsafe fn rest<F: RxFormat, G: TxFormat, const INFO: bool>(
     unsafe { join::take::<F, G, INFO>(run, at, shape, quirks) }
 }
 
-/// Writes what `count` frames of the group that begins with `at`, whose lengths are `len`, need to be sent: all eight with `WHOLE`.
+/// Writes what `count` frames of the group that begins with `at`, which was `found`, need to be sent: all eight with `WHOLE`.
 ///
 /// # Safety
 /// The contract of [`join::take`], in which they are whole good frames that may be sent, seen done.
@@ -74,7 +74,7 @@ unsafe fn write<F: RxFormat, G: TxFormat, const INFO: bool, const WHOLE: bool>(
     run: &JoinRun,
     at: usize,
     count: usize,
-    len: __m512i,
+    found: &Found,
     shape: &JoinShape,
     quirks: F::Quirks,
 ) {
@@ -84,14 +84,14 @@ unsafe fn write<F: RxFormat, G: TxFormat, const INFO: bool, const WHOLE: bool>(
     // in its upper half. This function needs of the CPU what making metadata does.
     unsafe {
         if INFO {
-            F::infos_avx512(run.from.at(at * F::WORDS), &mut *run.infos.add(at).cast(), quirks);
+            F::infos_avx512(run.from.at(at * F::WORDS), found.status, &mut *run.infos.add(at).cast(), quirks);
         }
         let numbers = _mm256_loadu_si256(run.from_slots.add(at).cast::<__m256i>());
         store_numbers::<WHOLE>(run.to_slots.add(at), count, numbers);
         let (numbers, places) = (lanes(numbers), Places::new(&shape.buffers));
-        store_eight::<true>(run.views.add(at).cast(), GROUP, places.addr(numbers), len);
+        store_eight::<true>(run.views.add(at).cast(), GROUP, places.addr(numbers), found.len);
         let to = run.to.at(at * TX_WORDS).cast_mut();
-        store_eight::<WHOLE>(to, count, places.iova(numbers), second_words::<G>(len));
+        store_eight::<WHOLE>(to, count, places.iova(numbers), second_words::<G>(found.len));
     }
 }
 

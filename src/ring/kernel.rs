@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{Ordering, fence};
 
 use super::descriptors::Words;
-use super::format::{MAX_WORDS, RxFormat, TxFormat};
+use super::format::{RxFormat, TxFormat};
 use super::info;
 use crate::cpu::Kernel;
 use crate::mem::{PackedInfo, PacketBuf, PoolHandle};
@@ -233,8 +233,7 @@ pub(super) unsafe fn rx_one<F: RxFormat, const INFO: bool>(
         let index = slot.replace(fresh);
         run.places.add(i).write(PacketBuf::from_parts(shape.buffers.addr(index), index, len, shape.tag));
         if INFO {
-            let words = all_words::<F>(status, |word| run.words.load(at + word));
-            *run.infos.add(i) = F::packed(&words, quirks);
+            *run.infos.add(i) = F::packed(words::<F>(status, |word| run.words.load(at + word)), quirks);
         }
         shape.buffers.arm(run.words, at, fresh);
     }
@@ -279,12 +278,8 @@ fn plain<F: RxFormat>(all: u64, any: u64) -> bool {
 
 /// The words of a descriptor that was seen done: the status word as it was seen, and the others as `load` has them.
 #[inline(always)]
-pub(super) fn all_words<F: RxFormat>(status: u64, load: impl Fn(usize) -> u64) -> [u64; MAX_WORDS] {
-    let mut words = [0; MAX_WORDS];
-    for (word, value) in words.iter_mut().enumerate().take(F::WORDS) {
-        *value = if word == F::STATUS { status } else { load(word) };
-    }
-    words
+pub(super) fn words<F: RxFormat>(status: u64, load: impl Fn(usize) -> u64) -> impl Fn(usize) -> u64 {
+    move |word| if word == F::STATUS { status } else { load(word) }
 }
 
 /// Transmit descriptors from those that a loop writes to those that it fetches: a burst.

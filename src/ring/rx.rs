@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::descriptors::Words;
-use super::format::{MAX_WORDS, RxFormat};
+use super::format::RxFormat;
 use super::kernel::{self, GROUP, RxRun, RxShape};
 use super::link::InFlight;
 use super::rx_parts::RxParts;
@@ -21,7 +21,7 @@ use super::state::Turn;
 use crate::cpu::Kernel;
 use crate::error::{Error, Result};
 use crate::event;
-use crate::mem::{BLOCK, Burst, CACHE_SIZE, Lines, PacketBuf, PoolCache};
+use crate::mem::{BLOCK, Burst, CACHE_SIZE, Lines, PackedInfo, PacketBuf, PoolCache};
 
 /// Longest frame in bytes that a device can mean: 14 bits of length (igbvf.md 4.7, RLPML), more than any MTU here.
 const MAX_FRAME: u32 = 1 << 14;
@@ -40,12 +40,24 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Is there nothing to be done, neither a packet to receive nor anything unusual?
+    /// What there is to be done.
     #[inline(always)]
-    pub(crate) fn is_idle(&self, cache: &PoolCache) -> bool {
+    pub(crate) fn look(&self, cache: &PoolCache) -> Look {
+        if !self.parts.link.is_current() || cache.tag() != self.tag {
+            return Look::Changed;
+        }
         // SAFETY: a word of the ring, which is among the parts.
-        self.parts.link.is_current() && cache.tag() == self.tag && unsafe { self.status.load(0) } & self.done == 0
+        if unsafe { self.status.load(0) } & self.done == 0 { Look::Idle } else { Look::Ready }
     }
+}
+
+/// What a poll finds.
+pub(crate) enum Look {
+    Idle,
+    /// The next descriptor is done.
+    Ready,
+    /// The port's state has changed, or the cache is of another pool.
+    Changed,
 }
 
 /// A receive queue. It belongs to the thread that polls it.
@@ -122,7 +134,11 @@ impl<F: RxFormat> RxQueue<F> {
     /// another pool than the queue's (which is counted).
     #[inline]
     pub fn burst(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        if self.watch.is_idle(cache) { 0 } else { self.attend(cache, burst) }
+        match self.watch.look(cache) {
+            Look::Idle => 0,
+            Look::Ready => self.attend(cache, burst),
+            Look::Changed => self.attend_change(cache, burst),
+        }
     }
 
     pub(crate) fn watch(&self) -> &Watch {
@@ -135,20 +151,10 @@ impl<F: RxFormat> RxQueue<F> {
         self.watch.parts.link.is_current() || self.catch_up()
     }
 
-    /// As `burst`, of a queue that is not idle.
-    #[inline(never)]
-    pub(crate) fn attend(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        if self.watch.parts.link.is_current() && cache.tag() == self.watch.tag {
-            self.work(cache, burst)
-        } else {
-            self.attend_change(cache, burst)
-        }
-    }
-
-    /// The state word has changed, or the cache is of another pool.
+    /// As `burst`, of a queue that found its state word or its cache changed.
     #[cold]
     #[inline(never)]
-    fn attend_change(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+    pub(crate) fn attend_change(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         if !self.is_running() {
             return 0;
         }
@@ -159,15 +165,19 @@ impl<F: RxFormat> RxQueue<F> {
         self.attend(cache, burst)
     }
 
-    /// The rest of `burst`, once for each kernel, so that its loop and what surrounds it are one.
-    #[inline(always)]
-    fn work(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+    /// As `burst`, of a queue that is ready: once for each kernel, so that its loop and what surrounds it are one.
+    #[inline(never)]
+    pub(crate) fn attend(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         let wanted = burst.limit() - burst.len();
         // SAFETY: the proofs say that the CPU has what each is compiled for.
         unsafe {
             match (self.watch.parts.kernel, self.watch.parts.want_info) {
                 (_, false) if wanted == 1 => self.work_one::<false>(cache, burst),
                 (_, true) if wanted == 1 => self.work_one::<true>(cache, burst),
+                #[cfg(target_arch = "x86_64")]
+                (Kernel::Avx512(_), false) if wanted <= GROUP => self.work_group::<false>(cache, burst),
+                #[cfg(target_arch = "x86_64")]
+                (Kernel::Avx512(_), true) if wanted <= GROUP => self.work_group::<true>(cache, burst),
                 #[cfg(target_arch = "x86_64")]
                 (Kernel::Avx512(_), false) => self.work_avx512::<false>(cache, burst),
                 #[cfg(target_arch = "x86_64")]
@@ -188,11 +198,12 @@ impl<F: RxFormat> RxQueue<F> {
     /// As `receive`, of one packet, for which a run is not worth its preparations.
     #[inline(never)]
     fn work_one<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
-        let before = burst.len();
-        if !self.one::<INFO>(cache, burst) {
-            while self.is_next_done() && self.unusual::<INFO>(cache, burst) {}
+        if self.one::<INFO>(cache, burst) {
+            return self.finish(1);
         }
-        self.finish(before, burst)
+        let before = burst.len();
+        while self.is_next_done() && self.unusual::<INFO>(cache, burst) {}
+        self.finish(burst.len() - before)
     }
 
     /// As `receive`, of less than a group.
@@ -200,7 +211,26 @@ impl<F: RxFormat> RxQueue<F> {
     fn work_few<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         let before = burst.len();
         while self.few::<INFO>(cache, burst) {}
-        self.finish(before, burst)
+        self.finish(burst.len() - before)
+    }
+
+    /// As `receive`, of a group at most: in one step, without all that a loop prepares.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 as `cpu::Avx512` says.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
+    unsafe fn work_group<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        let before = burst.len();
+        if !self.within_frame {
+            let run = self.run(cache.ensure(self.room(burst)), cache, burst);
+            // SAFETY: the run meets the contract, and this function that of the CPU.
+            let done = unsafe { super::avx512::rx_groups::<F, INFO, true>(&run, &self.shape, self.quirks) };
+            // SAFETY: as in `receive`.
+            unsafe { self.account::<INFO>(done, cache, burst) };
+        }
+        while !burst.is_full() && self.is_next_done() && self.rest::<INFO>(cache, burst) {}
+        self.finish(burst.len() - before)
     }
 
     /// # Safety
@@ -210,7 +240,7 @@ impl<F: RxFormat> RxQueue<F> {
     unsafe fn work_avx512<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         // SAFETY: `receive` asks for runs that meet the contract.
         self.receive::<INFO>(cache, burst, |run, shape, quirks| unsafe {
-            super::avx512::rx_groups::<F, INFO>(run, shape, quirks)
+            super::avx512::rx_groups::<F, INFO, false>(run, shape, quirks)
         })
     }
 
@@ -265,7 +295,7 @@ impl<F: RxFormat> RxQueue<F> {
                 break;
             }
         }
-        self.finish(before, burst)
+        self.finish(burst.len() - before)
     }
 
     /// As `few`, seldom needed.
@@ -308,10 +338,9 @@ impl<F: RxFormat> RxQueue<F> {
         true
     }
 
-    /// Ends a burst that had `before` packets when it began; returns how many it has got.
+    /// Ends a burst that has got so many packets.
     #[inline(always)]
-    fn finish(&mut self, before: usize, burst: &Burst) -> usize {
-        let got = burst.len() - before;
+    fn finish(&mut self, got: usize) -> usize {
         self.watch.parts.counts.packets.add(got as u64);
         if self.unannounced >= self.tail_step {
             self.announce();
@@ -369,8 +398,10 @@ impl<F: RxFormat> RxQueue<F> {
     #[inline(always)]
     unsafe fn account<const INFO: bool>(&mut self, done: usize, cache: &mut PoolCache, burst: &mut Burst) {
         // SAFETY: the caller's contract.
-        unsafe { burst.grow::<INFO>(done) };
-        cache.consume(done);
+        unsafe {
+            burst.grow::<INFO>(done);
+            cache.consume(done);
+        }
         self.advance(done as u32);
     }
 
@@ -395,7 +426,7 @@ impl<F: RxFormat> RxQueue<F> {
             return false;
         }
         // Before the descriptor is armed again.
-        let words = if INFO { kernel::all_words::<F>(status, load) } else { [0; MAX_WORDS] };
+        let info = if INFO { F::packed(kernel::words::<F>(status, load), self.quirks) } else { PackedInfo::default() };
         let len = F::len(len_word);
         let Some(&fresh) = cache.take(1).first() else { return false };
         let Some(slot) = self.slots.get_mut(self.next as usize) else { return false };
@@ -416,7 +447,7 @@ impl<F: RxFormat> RxQueue<F> {
             // The caller checked that there is room; without it the packet would drop and its buffer go home.
             let _ = burst.push(packet);
             if INFO {
-                burst.set_last_rx_info(F::packed(&words, self.quirks));
+                burst.set_last_rx_info(info);
             }
         }
         true

@@ -17,6 +17,7 @@ use super::descriptors::Descriptors;
 use super::format::TxFormat;
 use super::kernel::{self, GROUP, TX_WORDS as WORDS, TxRun, TxShape};
 use super::link::{Count, InFlight, QueueLink};
+use super::marks::{MARKS, Marks};
 use super::state::Turn;
 use super::unusual::Fate;
 use crate::cpu::Kernel;
@@ -125,43 +126,6 @@ pub struct TxQueue<F: TxFormat> {
     _format: std::marker::PhantomData<F>,
 }
 
-/// Most marks of a ring: a power of two.
-const MARKS: usize = 128;
-
-/// A queue of ring positions. A mark covers at least `mark_step` descriptors, so it never overflows.
-struct Marks {
-    positions: [u32; MARKS],
-    /// Counts of marks that were taken and put; their low bits say where.
-    taken: u32,
-    put: u32,
-}
-
-impl Marks {
-    fn new() -> Marks {
-        Marks { positions: [0; MARKS], taken: 0, put: 0 }
-    }
-
-    #[inline(always)]
-    fn first(&self) -> Option<u32> {
-        if self.taken == self.put { None } else { Some(self.positions[self.taken as usize % MARKS]) }
-    }
-
-    #[inline(always)]
-    fn push(&mut self, position: u32) {
-        self.positions[self.put as usize % MARKS] = position;
-        self.put = self.put.wrapping_add(1);
-    }
-
-    #[inline(always)]
-    fn pop(&mut self) {
-        self.taken = self.taken.wrapping_add(1);
-    }
-
-    fn clear(&mut self) {
-        self.taken = self.put;
-    }
-}
-
 impl<F: TxFormat> TxQueue<F> {
     /// A queue over a ring that control has programmed. `None` when the ring's memory does not fit its size or there
     /// is no own pool.
@@ -249,13 +213,15 @@ impl<F: TxFormat> TxQueue<F> {
         if burst.len() == 1 {
             return self.work_one(cache, burst);
         }
-        // Vectors gain nothing for a few packets.
-        let kernel = if burst.len() < GROUP { Kernel::Portable } else { self.parts.kernel };
         // SAFETY: the proofs say that the CPU has what each is compiled for.
         unsafe {
-            match kernel {
+            match self.parts.kernel {
+                #[cfg(target_arch = "x86_64")]
+                Kernel::Avx512(_) if burst.len() <= GROUP => self.work_group(cache, burst),
                 #[cfg(target_arch = "x86_64")]
                 Kernel::Avx512(_) => self.work_avx512(cache, burst),
+                // The others have nothing for less than a group.
+                _ if burst.len() < GROUP => self.work_portable(cache, burst),
                 #[cfg(target_arch = "x86_64")]
                 Kernel::Avx2(_) => self.work_avx2(cache, burst),
                 Kernel::Portable => self.work_portable(cache, burst),
@@ -286,6 +252,15 @@ impl<F: TxFormat> TxQueue<F> {
     fn work_portable(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
         // SAFETY: `plain` asks for runs that meet the contract.
         self.send(cache, burst, |run| unsafe { kernel::tx_run::<F>(run, 0) })
+    }
+
+    /// # Safety
+    /// The CPU has AVX-512 as `cpu::Avx512` says.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt")]
+    unsafe fn work_group(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+        // SAFETY: as in `work_portable`; the burst has a group at most.
+        self.send(cache, burst, |run| unsafe { super::avx512::tx_group::<F>(run) })
     }
 
     /// # Safety

@@ -1,5 +1,7 @@
 //! Toy formats, the device behind them, and the dice of the rings' tests.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -7,6 +9,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use super::super::*;
+#[cfg(target_arch = "x86_64")]
+use super::super::{columns512::ORDER, info::one_by_one};
 use crate::cpu::Kernel;
 use crate::mem::{DmaTarget, HugeRegion, Mempool, PackedInfo, PacketBuf, Pages, TxInfo};
 use crate::mmio::Doorbell;
@@ -30,6 +34,20 @@ fn hash_alone(hash: u64) -> PackedInfo {
     PackedInfo::new(PackedInfo::HASHED, 0, hash)
 }
 
+/// Holds the status words that the loops have against those of the descriptors.
+///
+/// # Safety
+/// As of [`RxFormat::infos_avx512`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn infos_of<F: RxFormat<Quirks = ()>>(at: *const u64, words1: __m512i, infos: &mut [PackedInfo; 8]) {
+    // SAFETY: a vector is eight words; the rest is the caller's contract.
+    unsafe {
+        let words1 = std::mem::transmute::<__m512i, [u64; 8]>(words1);
+        assert_eq!(words1, ORDER.map(|i| *at.add(i * F::WORDS + F::STATUS)));
+        one_by_one::<F>(at, infos, ());
+    }
+}
+
 // SAFETY: the toy device below sets DONE after the rest, and armed descriptors have a zero status word.
 unsafe impl RxFormat for Toy {
     const WORDS: usize = 2;
@@ -40,8 +58,13 @@ unsafe impl RxFormat for Toy {
     const LEN_SHIFT: u32 = 32;
     const LEN_BITS: u32 = 16;
     type Quirks = ();
-    fn packed(words: &[u64; MAX_WORDS], (): ()) -> PackedInfo {
-        hash_alone(words[0])
+    fn packed(word: impl Fn(usize) -> u64, (): ()) -> PackedInfo {
+        hash_alone(word(0))
+    }
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn infos_avx512(at: *const u64, words1: __m512i, infos: &mut [PackedInfo; 8], (): ()) {
+        // SAFETY: the caller's contract.
+        unsafe { infos_of::<Self>(at, words1, infos) }
     }
 }
 
@@ -61,8 +84,13 @@ unsafe impl RxFormat for Wide {
     const LEN_BITS: u32 = 14;
     const TAIL_MULTIPLE: u32 = 8;
     type Quirks = ();
-    fn packed(words: &[u64; MAX_WORDS], (): ()) -> PackedInfo {
-        hash_alone(words[3])
+    fn packed(word: impl Fn(usize) -> u64, (): ()) -> PackedInfo {
+        hash_alone(word(3))
+    }
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn infos_avx512(at: *const u64, words1: __m512i, infos: &mut [PackedInfo; 8], (): ()) {
+        // SAFETY: the caller's contract.
+        unsafe { infos_of::<Self>(at, words1, infos) }
     }
 }
 
