@@ -48,7 +48,7 @@ const LOST_AFTER: Duration = Duration::from_secs(3);
 const LATEST: Duration = Duration::from_secs(10);
 
 /// How long frames that nobody sent may take to come.
-const EXTRA: Duration = Duration::from_millis(200);
+const EXTRA: Duration = Duration::from_secs(1);
 
 /// How often the receiver looks whether it should end.
 const RECEIVE_TICK: Duration = Duration::from_millis(20);
