@@ -153,20 +153,22 @@ fn interrupts_wake_a_sleeping_l2fwd_also_after_a_reset_of_the_pf() -> Result<()>
 }
 
 fn sleeps_and_wakes(bed: &Bench, forwarder: &Forwarder) -> Result<()> {
-    // Between two pings all threads fall asleep again, at the latest after 100 ms without an interrupt: pings that take
-    // that long on two legs were not woken for.
-    let before = [interrupts(bed, &bed.a.vf)?, interrupts(bed, &bed.b.vf)?];
-    let pings = bed.a.namespace.ping(bed.b.address, 25, 56)?;
-    for (side, before) in [&bed.a, &bed.b].into_iter().zip(before) {
+    // Between two pings all threads fall asleep again, at the latest after 100 ms without an interrupt. Of pings that nobody is
+    // woken for, one in 20 takes less than 30 ms on its two legs; on an idle machine, all that are woken for do.
+    let pings = poll("a quarter of 25 pings to find l2fwd asleep and to wake it", 120 * SECOND, SECOND / 10, || {
+        let before = [interrupts(bed, &bed.a.vf)?, interrupts(bed, &bed.b.vf)?];
+        let pings = bed.a.namespace.ping(bed.b.address, 25, 56)?;
+        let more = [interrupts(bed, &bed.a.vf)? - before[0], interrupts(bed, &bed.b.vf)? - before[1]];
+        println!("{pings:?}, {more:?} interrupts");
+        assert_eq!(pings.received, pings.sent, "{pings:?}");
         // A ping may come by while the thread is still awake for the one before.
-        let more = interrupts(bed, &side.vf)? - before;
-        assert!(more >= u64::from(pings.sent) / 2, "{more} interrupts of {} for {pings:?}", side.vf);
-    }
+        let woken = more.iter().all(|more| *more >= u64::from(pings.sent) / 2) && pings.quarter_ms < 30.0;
+        Ok(woken.then_some(pings))
+    })?;
     let idle = cpu_share(bed, forwarder.pid())?;
     println!("sleeping: {pings:?}, {:.1} % of a processor while idle", 100.0 * idle);
-    assert_eq!(pings.received, pings.sent, "{pings:?}");
-    assert!(pings.mean_ms < 40.0, "nobody was woken: {pings:?}");
-    assert!(idle < 0.2, "it does not sleep: {idle:.2} of a processor");
+    // 5 % on an idle machine, all of one where it polls.
+    assert!(idle < 0.5, "it does not sleep: {idle:.2} of a processor");
     Ok(())
 }
 
