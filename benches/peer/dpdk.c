@@ -1,4 +1,4 @@
-/* DPDK's side: an unmodified poll-mode driver on the fake VF. usage: dpdk FAMILY RING SIMD [flex] [demote] */
+/* DPDK's side: an unmodified poll-mode driver on the fake VF. usage: dpdk FAMILY RING SIMD [flex] [llc | dram] */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -109,9 +109,9 @@ static int check(void *self, uint32_t count)
 
 int main(int argc, char **argv)
 {
-	if (argc < 4) { fprintf(stderr, "usage: dpdk FAMILY RING SIMD [flex] [demote]\n"); return 1; }
-	int flex = 0, demote = 0;
-	for (int i = 4; i < argc; i++) { flex |= !strcmp(argv[i], "flex"); demote |= !strcmp(argv[i], "demote"); }
+	if (argc < 4) { fprintf(stderr, "usage: dpdk FAMILY RING SIMD [flex] [llc | dram]\n"); return 1; }
+	int flex = 0;
+	for (int i = 4; i < argc; i++) flex |= !strcmp(argv[i], "flex");
 	enum fv_kind kind = !strcmp(argv[1], "ixgbevf") ? FV_IXGBEVF : !strcmp(argv[1], "iavf") ? FV_IAVF : FV_IGBVF;
 	static const char *pmds[] = {"ixgbe", "iavf", "e1000"};
 	uint32_t ring = atoi(argv[2]);
@@ -142,7 +142,7 @@ int main(int argc, char **argv)
 	struct rte_eth_link link = {0}; if (rte_eth_link_get_nowait(PORT, &link)) return 1;
 	fv_attach_queues();
 	fv_thread_stop();
-	fv_demote(demote);
+	for (int i = 4; i < argc; i++) fv_leave(argv[i]);
 	if (system(rm)) {}
 	cpu_set_t cs; CPU_ZERO(&cs); CPU_SET(CPU, &cs); sched_setaffinity(0, sizeof cs, &cs);
 	const struct hn_side side = {

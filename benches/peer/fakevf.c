@@ -422,7 +422,19 @@ static void *dev_thread(void *a)
 }
 static pthread_t thr;
 void fv_thread_start(void) { fv.run = 1; pthread_create(&thr, NULL, dev_thread, NULL); }
-void fv_demote(int how) { fv.demote = how; }
+void fv_leave(const char *argument)
+{
+	if (!strcmp(argument, "llc")) fv.lines = FV_LLC;
+	else if (!strcmp(argument, "dram")) fv.lines = FV_DRAM;
+}
+
+/* for each line that the device wrote */
+static inline void leave(volatile void *line)
+{
+	/* by hand, so that any compiler for any CPU takes it: others execute it as a NOP, and are not asked for FV_LLC */
+	if (fv.lines == FV_LLC) asm volatile(".byte 0x0f, 0x1c, 0x07" : : "D"(line) : "memory"); /* cldemote (%rdi) */
+	else if (fv.lines == FV_DRAM) _mm_clflush((void *)line);
+}
 void fv_thread_stop(void) { fv.run = 0; pthread_join(thr, NULL); wr(ICR01, 0); }
 
 /* ---------------------------------------------------------------- data plane */
@@ -455,12 +467,11 @@ static const uint8_t tmpl[64] = {
 void fv_rx_fill(uint32_t n)
 {
 	uint32_t h = fv.rxhead, m = fv.nrx - 1;
-	__m512i t = _mm512_loadu_si512(tmpl);
 	if (n > fv_rx_room()) { fprintf(stderr, "device: no room: %u > %u\n", n, fv_rx_room()); abort(); }
 	for (uint32_t i = 0; i < n; i++, h = (h + 1) & m) {
 		volatile uint64_t *d = (volatile uint64_t *)(fv.rxring + (size_t)h * fv.rxdsz);
 		uint8_t *p = (uint8_t *)d[0];
-		_mm512_storeu_si512(p, t);
+		memcpy(p, tmpl, sizeof tmpl);
 		*(uint32_t *)(p + 42) = i;           /* vary the payload */
 		fv.last_desc[i] = (volatile uint8_t *)d; fv.last_pkt[i] = p;
 		if (fv.kind != FV_IAVF) {
@@ -477,11 +488,11 @@ void fv_rx_fill(uint32_t n)
 			d[2] = 0; d[3] = 0;
 			d[1] = 0x3ull;
 		}
-		if (fv.demote == 1) { _cldemote((void *)d); _cldemote(p); }
-		else if (fv.demote == 2) { _mm_clflushopt((void *)d); _mm_clflushopt(p); }
+		leave(d);
+		leave(p);
 	}
 	fv.rxhead = h; fv.last_n = n;
-	if (fv.demote) _mm_mfence();
+	if (fv.lines != FV_WARM) _mm_mfence();
 }
 
 void fv_tx_complete(void)

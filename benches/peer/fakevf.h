@@ -4,11 +4,13 @@
 #include <stdint.h>
 
 enum fv_kind { FV_IXGBEVF, FV_IAVF, FV_IGBVF };
+/* Where the device leaves what it wrote: in the core's own caches, in the last-level cache, in memory. */
+enum fv_lines { FV_WARM, FV_LLC, FV_DRAM };
 
 struct fv {
 	enum fv_kind kind;
 	int flex;                 /* iavf: offer the flex rx descriptor */
-	int demote;               /* cldemote descriptor+packet lines after the device wrote them */
+	enum fv_lines lines;
 	volatile uint8_t *bar;    /* BAR0 */
 	uint64_t vfc_rxring, vfc_txring; /* iavf: from CONFIG_VSI_QUEUES */
 	uint32_t vfc_rxlen, vfc_txlen;
@@ -33,7 +35,7 @@ extern struct fv fv;
 void fv_setup(enum fv_kind kind, int flex, const char *sysfs_dir); /* before rte_eal_init */
 void fv_thread_start(void);   /* answers the PMD's set-up requests */
 void fv_thread_stop(void);
-void fv_demote(int how);       /* what the device does to the lines that it wrote */
+void fv_leave(const char *argument); /* "llc" (CPUs with CLDEMOTE), "dram"; ignores others */
 void fv_attach_queues(void);  /* after rte_eth_dev_start: read ring addresses */
 uint32_t fv_rx_room(void);
 void fv_rx_fill(uint32_t n);  /* device receives n packets */

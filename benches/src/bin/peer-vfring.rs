@@ -1,7 +1,7 @@
 //! vfring's side of `benches/peer/run`: our driver on the fake VF, opened by its PCI address through the fake VFIO, serving
 //! the commands of `benches/peer/harness.c`. Both come into this process by LD_PRELOAD; without them this says so.
 //!
-//! usage: peer-vfring FAMILY RING BITS [info] [joined] [flex] [demote]; BITS are those of the widest vectors, 0 for none
+//! usage: peer-vfring FAMILY RING BITS [info] [joined] [flex] [llc | dram]; BITS are those of the widest vectors, 0 for none
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
@@ -31,7 +31,7 @@ struct Side {
 /// The functions of fakevf.c and harness.c.
 struct Fake {
     setup: unsafe extern "C" fn(c_int, c_int, *const c_char),
-    demote: unsafe extern "C" fn(c_int),
+    leave: unsafe extern "C" fn(*const c_char),
     thread_start: unsafe extern "C" fn(),
     thread_stop: unsafe extern "C" fn(),
     attach_queues: unsafe extern "C" fn(),
@@ -52,7 +52,7 @@ impl Fake {
                 setup: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int, c_int, *const c_char)>(symbol(
                     c"fv_setup",
                 )?),
-                demote: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int)>(symbol(c"fv_demote")?),
+                leave: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*const c_char)>(symbol(c"fv_leave")?),
                 thread_start: std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(symbol(c"fv_thread_start")?),
                 thread_stop: std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(symbol(c"fv_thread_stop")?),
                 attach_queues: std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(symbol(c"fv_attach_queues")?),
@@ -132,7 +132,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| arguments.get(at).and_then(|number| number.parse().ok());
     let (Some(family), Some(ring), Some(vector_bits)) = (arguments.first(), number(1), number(2)) else {
-        eprintln!("usage: peer-vfring FAMILY RING BITS [info] [joined] [flex] [demote]");
+        eprintln!("usage: peer-vfring FAMILY RING BITS [info] [joined] [flex] [llc | dram]");
         std::process::exit(1);
     };
     let asked = |name: &str| arguments.iter().any(|argument| argument == name);
@@ -173,7 +173,9 @@ fn main() {
     let code = unsafe {
         (fake.attach_queues)();
         (fake.thread_stop)();
-        (fake.demote)(asked("demote").into());
+        for lines in [c"llc", c"dram"].into_iter().filter(|lines| lines.to_str().is_ok_and(asked)) {
+            (fake.leave)(lines.as_ptr());
+        }
         (fake.serve)(&side, u32::from(ring))
     };
     // No thread plays the PF any more, so stopping the port would wait for its deadlines.

@@ -128,6 +128,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 enum Memory {
     Warm,
     Llc,
+    Dram,
 }
 
 impl Memory {
@@ -135,6 +136,16 @@ impl Memory {
         match self {
             Memory::Warm => "warm",
             Memory::Llc => "LLC",
+            Memory::Dram => "DRAM",
+        }
+    }
+
+    /// How a side is told.
+    fn argument(self) -> Option<&'static str> {
+        match self {
+            Memory::Warm => None,
+            Memory::Llc => Some("llc"),
+            Memory::Dram => Some("dram"),
         }
     }
 }
@@ -192,16 +203,16 @@ fn options() -> Option<Options> {
 
 fn sides(options: &Options, family: &Family, setting: Setting) -> Result<Vec<Side>, Failure> {
     let mut sides = Vec::new();
+    // On a CPU without AVX-512, DPDK's driver takes AVX2 for 512 bits, too.
+    let widest = vfring_bench::kernels().map(|(_, bits)| u32::from(bits)).max().unwrap_or(0).max(128);
     let tail = |command: &mut Command| {
         if family.flex {
             command.arg("flex");
         }
-        if setting.memory == Memory::Llc {
-            command.arg("demote");
-        }
+        command.args(setting.memory.argument());
     };
     for (version, program) in &options.dpdk {
-        for width in family.widths {
+        for width in family.widths.iter().filter(|width| **width <= widest) {
             let mut command = Command::new(program);
             command.args([family.fake, &setting.ring.to_string(), &width.to_string()]);
             tail(&mut command);
@@ -302,13 +313,22 @@ fn ratio_table(figures: &Figures, name: &str, settings: &[Setting], bursts: &[u3
     Ok(text)
 }
 
+/// Whether the CPU has a feature, by the kernel's name.
+fn cpu_has(feature: &str) -> Result<bool, Failure> {
+    let text = std::fs::read_to_string("/proc/cpuinfo")?;
+    let flags = text.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    Ok(flags.split_whitespace().any(|flag| flag == feature))
+}
+
 fn run(options: &Options) -> Result<(), Failure> {
     std::fs::create_dir_all(&options.out)?;
     let mut bursts = if options.quick { vec![BURST] } else { vec![1, 4, 8, 32, 64, 256] };
     let mut settings = vec![Setting { memory: Memory::Warm, ring: 512 }];
     if !options.quick {
         settings.extend([1024, 4096].map(|ring| Setting { memory: Memory::Warm, ring }));
-        settings.extend([512, 4096].map(|ring| Setting { memory: Memory::Llc, ring }));
+        // Without CLDEMOTE, what the device wrote can only be sent all the way to memory.
+        let memory = if cpu_has("cldemote")? { Memory::Llc } else { Memory::Dram };
+        settings.extend([512, 4096].map(|ring| Setting { memory, ring }));
     }
     bursts.retain(|burst| options.bursts.is_empty() || options.bursts.contains(burst));
     settings.retain(|setting| options.rings.is_empty() || options.rings.contains(&setting.ring));
