@@ -243,7 +243,7 @@ impl PoolCache {
                 #[cfg(target_arch = "x86_64")]
                 Kernel::Avx512(_) => self.free_avx512(burst),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Avx2(_) if burst.len() >= numbers::EIGHT => self.free_avx2(burst),
+                Kernel::Avx2(_) if burst.len() >= numbers::FOUR => self.free_avx2(burst),
                 _ => self.free_portable(burst),
             }
         }

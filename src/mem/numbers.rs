@@ -6,8 +6,9 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256i, __m512i, _bzhi_u32, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_loadu_si256, _mm256_or_si256,
-    _mm256_set1_epi64x, _mm256_setzero_si256, _mm256_shuffle_ps, _mm256_srli_epi64, _mm256_storeu_si256,
+    __m128i, __m256i, __m512i, _bzhi_u32, _mm_storeu_si128, _mm256_castps_si256, _mm256_castsi256_ps,
+    _mm256_castsi256_si128, _mm256_loadu_si256, _mm256_or_si256, _mm256_permutevar8x32_epi32, _mm256_set1_epi64x,
+    _mm256_setr_epi32, _mm256_setzero_si256, _mm256_shuffle_ps, _mm256_srli_epi64, _mm256_storeu_si256,
     _mm256_testz_si256, _mm256_unpackhi_epi64, _mm256_xor_si256, _mm512_cvtepi64_epi32, _mm512_mask_loadu_epi64,
     _mm512_or_si512, _mm512_permutex2var_epi64, _mm512_set1_epi64, _mm512_setr_epi64, _mm512_setzero_si512,
     _mm512_test_epi64_mask, _mm512_xor_si512,
@@ -17,6 +18,7 @@ use super::packet::PacketBuf;
 
 /// Packets in one straight line.
 pub(super) const EIGHT: usize = 8;
+pub(super) const FOUR: usize = EIGHT / 2;
 /// Where a packet's `meta` has its tag.
 const TAG_SHIFT: u32 = 48;
 
@@ -77,9 +79,28 @@ pub(super) unsafe fn avx2(packets: &[PacketBuf], tag: u16, places: *mut u32) -> 
             _mm256_storeu_si256(places.add(EIGHT * eight).cast::<__m256i>(), _mm256_castps_si256(numbers));
         }
     }
-    let tags = _mm256_srli_epi64::<{ TAG_SHIFT as i32 }>(strange);
+    let is_own = |strange: __m256i| {
+        let tags = _mm256_srli_epi64::<{ TAG_SHIFT as i32 }>(strange);
+        _mm256_testz_si256(tags, tags) != 0
+    };
+    if few.is_empty() {
+        return is_own(strange);
+    }
+    let mut places = places.wrapping_add(EIGHT * eights.len());
+    let (fours, few) = few.as_chunks::<FOUR>();
+    if let [four] = fours {
+        // SAFETY: as above, of four.
+        unsafe {
+            let two = |at: usize| _mm256_loadu_si256(four.as_ptr().cast::<__m256i>().add(at));
+            let metas = _mm256_unpackhi_epi64(two(0), two(1));
+            strange = _mm256_or_si256(strange, _mm256_xor_si256(metas, own));
+            let numbers = _mm256_permutevar8x32_epi32(metas, _mm256_setr_epi32(0, 2, 4, 6, 0, 0, 0, 0));
+            _mm_storeu_si128(places.cast::<__m128i>(), _mm256_castsi256_si128(numbers));
+        }
+        places = places.wrapping_add(FOUR);
+    }
     // SAFETY: the caller's contract, for what is left.
-    _mm256_testz_si256(tags, tags) != 0 && unsafe { portable(few, tag, places.add(EIGHT * eights.len())) }
+    is_own(strange) && unsafe { portable(few, tag, places) }
 }
 
 /// # Safety

@@ -29,41 +29,59 @@ use crate::mem::PacketBuf;
 /// Packets or descriptors in a vector.
 pub(super) const HALF: usize = GROUP / 2;
 
-/// The first two words of the descriptors `AT` and `AT + 1`, as they are at this moment.
+/// The first two words of the descriptors `AT + PLUS` and the next, as they are at this moment.
 ///
 /// # Safety
 /// These descriptors of `F` can be read from `descriptors` on.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn load_pair<F: RxFormat, const AT: usize>(descriptors: *const u64) -> __m256i {
+unsafe fn load_pair<F: RxFormat, const AT: usize, const PLUS: usize>(descriptors: *const u64) -> __m256i {
     let value;
     // SAFETY: reads the descriptors (contract) and nothing else. Not `pure`: the device changes what is there.
     unsafe {
         if F::WORDS == 2 {
             asm!("vmovdqu {0}, [{1} + {2}]", out(ymm_reg) value, in(reg) descriptors,
-                const AT * 8 * F::WORDS, options(nostack, preserves_flags, readonly));
+                const (AT + PLUS) * 8 * F::WORDS, options(nostack, preserves_flags, readonly));
         } else {
             asm!("vmovdqu {0:x}, [{1} + {2}]", "vinserti128 {0}, {0}, [{1} + {3}], 1",
-                out(ymm_reg) value, in(reg) descriptors, const AT * 8 * F::WORDS, const (AT + 1) * 8 * F::WORDS,
-                options(nostack, preserves_flags, readonly));
+                out(ymm_reg) value, in(reg) descriptors, const (AT + PLUS) * 8 * F::WORDS,
+                const (AT + PLUS + 1) * 8 * F::WORDS, options(nostack, preserves_flags, readonly));
         }
     }
     value
 }
 
-/// The first two words of eight descriptors: the pairs 0, 2, 4 and 6.
+/// Word `WORD` of four descriptors from `AT` on, in the order of this module.
 ///
 /// # Safety
 /// As `load_pair`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn load_group<F: RxFormat>(descriptors: *const u64) -> [__m256i; 4] {
+unsafe fn load_half<F: RxFormat, const AT: usize, const WORD: usize>(descriptors: *const u64) -> __m256i {
+    // SAFETY: the caller's contract.
+    let (p2, p0) = unsafe { (load_pair::<F, AT, 2>(descriptors), load_pair::<F, AT, 0>(descriptors)) };
+    if WORD == 0 { _mm256_unpacklo_epi64(p0, p2) } else { _mm256_unpackhi_epi64(p0, p2) }
+}
+
+/// Word `WORD` of four or eight descriptors, the last ones first.
+///
+/// # Safety
+/// As `load_pair`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn load_halves<F: RxFormat, const HALVES: usize, const WORD: usize>(
+    descriptors: *const u64,
+) -> [__m256i; HALVES] {
+    const { assert!(HALVES == 1 || HALVES == 2) };
+    let mut halves = [_mm256_setzero_si256(); HALVES];
     // SAFETY: the caller's contract.
     unsafe {
-        let (d6, d4) = (load_pair::<F, 6>(descriptors), load_pair::<F, 4>(descriptors));
-        let (d2, d0) = (load_pair::<F, 2>(descriptors), load_pair::<F, 0>(descriptors));
-        [d0, d2, d4, d6]
+        if HALVES == 2 {
+            halves[HALVES - 1] = load_half::<F, HALF, WORD>(descriptors);
+        }
+        halves[0] = load_half::<F, 0, WORD>(descriptors);
     }
+    halves
 }
 
 /// Four buffer numbers as 64-bit lanes in the order 0, 2, 1, 3.
@@ -120,22 +138,21 @@ impl Places {
     }
 }
 
-/// Judges eight descriptors, all but their lengths: not zero where one is no whole good frame of one buffer, or nobody has written
-/// the last one (see `RxQueue::is_past`; the earlier ones were done before it). And the lengths, in bits 32 to 47, of the
-/// descriptors 0, 2, 1, 3 and 4, 6, 5, 7, each of which is to be checked before it is used.
+/// Judges four or eight descriptors, all but their lengths: not zero where one is no whole good frame of one buffer, or nobody has
+/// written the last one (see `RxQueue::is_past`; the earlier ones were done before it). And the lengths, in bits 32 to 47, of the
+/// descriptors 0, 2, 1, 3 (and 4, 6, 5, 7), each of which is to be checked before it is used.
 ///
 /// # Safety
 /// They can be read from `descriptors` on.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn judge<F: RxFormat>(descriptors: *const u64) -> (__m256i, [__m256i; 2]) {
+pub(super) unsafe fn judge<F: RxFormat, const HALVES: usize>(descriptors: *const u64) -> (__m256i, [__m256i; HALVES]) {
     const { assert!(kernel::has_vectors::<F>()) };
     let whole = splat(F::DONE | F::LAST);
     // SAFETY: the caller's contract.
-    let pairs = unsafe { load_group::<F>(descriptors) };
-    let status = [_mm256_unpackhi_epi64(pairs[0], pairs[1]), _mm256_unpackhi_epi64(pairs[2], pairs[3])];
-    let all = _mm256_and_si256(_mm256_and_si256(status[0], status[1]), whole);
-    let any = _mm256_and_si256(_mm256_or_si256(status[0], status[1]), splat(F::ERROR));
+    let status = unsafe { load_halves::<F, HALVES, 1>(descriptors) };
+    let all = _mm256_and_si256(_mm256_and_si256(status[0], status[HALVES - 1]), whole);
+    let any = _mm256_and_si256(_mm256_or_si256(status[0], status[HALVES - 1]), splat(F::ERROR));
     let wrong = _mm256_xor_si256(_mm256_or_si256(all, any), whole);
     // What the device wrote before the DONE that was seen is visible after this.
     fence(Ordering::Acquire);
@@ -143,64 +160,87 @@ pub(super) unsafe fn judge<F: RxFormat>(descriptors: *const u64) -> (__m256i, [_
     if F::LEN_WORD == 0 {
         // Loaded after the status that shows it complete.
         // SAFETY: as above.
-        let pairs = unsafe { load_group::<F>(descriptors) };
-        lens = [_mm256_unpacklo_epi64(pairs[0], pairs[1]), _mm256_unpacklo_epi64(pairs[2], pairs[3])];
+        lens = unsafe { load_halves::<F, HALVES, 0>(descriptors) };
     }
     // The bits that a write-back leaves in the last descriptor.
-    let written = _mm256_and_si256(lens[1], splat(F::WRITTEN));
+    let written = _mm256_and_si256(lens[HALVES - 1], splat(F::WRITTEN));
     let unwritten = _mm256_cmpeq_epi64(written, _mm256_setzero_si256());
-    let seventh = _mm256_setr_epi64x(0, 0, 0, -1);
+    let last = _mm256_setr_epi64x(0, 0, 0, -1);
     let len_mask = splat(((1u64 << F::LEN_BITS) - 1) << 32);
     (
-        _mm256_or_si256(wrong, _mm256_and_si256(unwritten, seventh)),
+        _mm256_or_si256(wrong, _mm256_and_si256(unwritten, last)),
         lens.map(|lens| _mm256_and_si256(_mm256_srlv_epi64(lens, splat(u64::from(F::LEN_SHIFT - 32))), len_mask)),
     )
 }
 
-/// As [`kernel::rx_groups`].
+/// As [`kernel::rx_groups`]. With `HALF_ONE` it is half a group instead, where the run and the ring have it.
 ///
 /// # Safety
 /// As there.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool>(
+pub(super) unsafe fn rx_groups<F: RxFormat, const INFO: bool, const HALF_ONE: bool>(
     run: &RxRun,
     shape: &RxShape,
     quirks: F::Quirks,
 ) -> usize {
-    let (places, limit, tag) = (Places::new(&shape.buffers), splat(shape.meta_limit), splat(shape.meta_tag));
-    let groups = run.count / GROUP;
-    for group in 0..groups {
-        let from = group * GROUP;
-        let at = run.words.at(from * F::WORDS);
-        // SAFETY: the run's descriptors exist (contract).
-        let (wrong, lens) = unsafe { judge::<F>(at) };
-        // As in `kernel::plain`: where their union fits the buffer, every one does.
-        let long = _mm256_subs_epu16(_mm256_or_si256(lens[0], lens[1]), limit);
-        if !is_zero(_mm256_or_si256(wrong, long)) {
-            return from;
+    // SAFETY: the run has the descriptors (contract), and the ring those behind them to the end of the group.
+    unsafe {
+        if HALF_ONE {
+            let is_there = HALF <= run.count && GROUP <= run.to_end;
+            return if is_there && take::<F, INFO, 1>(run, 0, shape, quirks) { HALF } else { 0 };
         }
-        if INFO {
-            // SAFETY: the run's descriptors exist and are the caller's, and so is the group of metadata (contract); `judge` saw
-            // them done. This function needs the same of the CPU.
-            unsafe { F::infos_avx2(at, &mut *run.infos.add(from).cast(), quirks) };
-        }
-        for (half, len) in lens.into_iter().enumerate() {
-            let first = half * HALF;
-            // SAFETY: half a group of each (contract), which nobody else uses meanwhile; a packet is exactly address and meta. Each
-            // slot's buffer was the ring's alone, the device is done with it, the length fits it, and the slot gets another one.
-            // The descriptors are the driver's since they were done.
-            unsafe {
-                let slots = run.slots.add(from + first);
-                let old = lanes(slots);
-                let meta = _mm256_or_si256(_mm256_or_si256(len, old), tag);
-                store_four(run.places.add(from + first).cast(), places.addr(old), meta);
-                let fresh = run.fresh.sub(from + GROUP).add(first);
-                arm::<F>(at.add(first * F::WORDS).cast_mut(), slots, fresh, &places);
+        let groups = run.count / GROUP;
+        for group in 0..groups {
+            if !take::<F, INFO, 2>(run, group * GROUP, shape, quirks) {
+                return group * GROUP;
             }
         }
+        groups * GROUP
     }
-    groups * GROUP
+}
+
+/// Takes four or eight descriptors from number `from` on if all of them are whole good frames of one buffer each.
+///
+/// # Safety
+/// The run's contract; it has these descriptors, and the ring eight.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn take<F: RxFormat, const INFO: bool, const HALVES: usize>(
+    run: &RxRun,
+    from: usize,
+    shape: &RxShape,
+    quirks: F::Quirks,
+) -> bool {
+    let (places, limit, tag) = (Places::new(&shape.buffers), splat(shape.meta_limit), splat(shape.meta_tag));
+    let at = run.words.at(from * F::WORDS);
+    // SAFETY: the run's descriptors exist (contract).
+    let (wrong, lens) = unsafe { judge::<F, HALVES>(at) };
+    // As in `kernel::plain`: where their union fits the buffer, every one does.
+    let long = _mm256_subs_epu16(_mm256_or_si256(lens[0], lens[HALVES - 1]), limit);
+    if !is_zero(_mm256_or_si256(wrong, long)) {
+        return false;
+    }
+    if INFO {
+        // SAFETY: the ring has the group and the run a group of metadata more than it needs (contract), the caller's alone; those
+        // that count were seen done. This function needs the same of the CPU.
+        unsafe { F::infos_avx2(at, &mut *run.infos.add(from).cast(), quirks) };
+    }
+    for (half, len) in lens.into_iter().enumerate() {
+        let first = half * HALF;
+        // SAFETY: half a group of each (contract), which nobody else uses meanwhile; a packet is exactly address and meta. Each
+        // slot's buffer was the ring's alone, the device is done with it, the length fits it, and the slot gets another one.
+        // The descriptors are the driver's since they were done.
+        unsafe {
+            let slots = run.slots.add(from + first);
+            let old = lanes(slots);
+            let meta = _mm256_or_si256(_mm256_or_si256(len, old), tag);
+            store_four(run.places.add(from + first).cast(), places.addr(old), meta);
+            let fresh = run.fresh.sub(from + HALVES * HALF).add(first);
+            arm::<F>(at.add(first * F::WORDS).cast_mut(), slots, fresh, &places);
+        }
+    }
+    true
 }
 
 /// Puts four buffers into slots and descriptors.

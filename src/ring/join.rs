@@ -174,9 +174,17 @@ pub(crate) fn forward<F: RxFormat, G: TxFormat>(
             #[cfg(target_arch = "x86_64")]
             (Kernel::Avx512(_), true) => chunk_avx512::<F, G, true>(rx, tx, cache, gallery, judge),
             #[cfg(target_arch = "x86_64")]
-            (Kernel::Avx2(_), false) => chunk_avx2::<F, G, false>(rx, tx, cache, gallery, judge),
+            (Kernel::Avx2(_), false) if gallery.limit < GROUP => {
+                chunk_avx2::<F, G, false, true>(rx, tx, cache, gallery, judge)
+            }
             #[cfg(target_arch = "x86_64")]
-            (Kernel::Avx2(_), true) => chunk_avx2::<F, G, true>(rx, tx, cache, gallery, judge),
+            (Kernel::Avx2(_), true) if gallery.limit < GROUP => {
+                chunk_avx2::<F, G, true, true>(rx, tx, cache, gallery, judge)
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Kernel::Avx2(_), false) => chunk_avx2::<F, G, false, false>(rx, tx, cache, gallery, judge),
+            #[cfg(target_arch = "x86_64")]
+            (Kernel::Avx2(_), true) => chunk_avx2::<F, G, true, false>(rx, tx, cache, gallery, judge),
             (Kernel::Portable, false) => chunk_portable::<F, G, false>(rx, tx, cache, gallery, judge),
             (Kernel::Portable, true) => chunk_portable::<F, G, true>(rx, tx, cache, gallery, judge),
         }
@@ -219,7 +227,7 @@ unsafe fn chunk_avx512<F: RxFormat, G: TxFormat, const INFO: bool>(
 /// The CPU has AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn chunk_avx2<F: RxFormat, G: TxFormat, const INFO: bool>(
+unsafe fn chunk_avx2<F: RxFormat, G: TxFormat, const INFO: bool, const HALF_ONE: bool>(
     rx: &mut RxQueue<F>,
     tx: &mut TxQueue<G>,
     cache: &mut PoolCache,
@@ -228,7 +236,7 @@ unsafe fn chunk_avx2<F: RxFormat, G: TxFormat, const INFO: bool>(
 ) -> Forwarded {
     use super::join_avx2::{arm, take};
     // SAFETY: as in `chunk_portable`.
-    let take = |run: &JoinRun, shape: &JoinShape, quirks| unsafe { take::<F, G, INFO>(run, shape, quirks) };
+    let take = |run: &JoinRun, shape: &JoinShape, quirks| unsafe { take::<F, G, INFO, HALF_ONE>(run, shape, quirks) };
     // SAFETY: as above.
     work::<F, G, INFO>(rx, tx, cache, gallery, judge, take, |run, buffers| unsafe { arm::<F>(run, buffers) })
 }

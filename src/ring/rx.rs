@@ -182,15 +182,19 @@ impl<F: RxFormat> RxQueue<F> {
                 (Kernel::Avx512(_), false) => self.work_avx512::<false>(cache, burst),
                 #[cfg(target_arch = "x86_64")]
                 (Kernel::Avx512(_), true) => self.work_avx512::<true>(cache, burst),
-                // The others have nothing for less than a group.
+                #[cfg(target_arch = "x86_64")]
+                (Kernel::Avx2(_), false) if wanted >= GROUP => self.work_avx2::<false, false>(cache, burst),
+                #[cfg(target_arch = "x86_64")]
+                (Kernel::Avx2(_), true) if wanted >= GROUP => self.work_avx2::<true, false>(cache, burst),
+                #[cfg(target_arch = "x86_64")]
+                (Kernel::Avx2(_), false) if wanted >= GROUP / 2 => self.work_avx2::<false, true>(cache, burst),
+                #[cfg(target_arch = "x86_64")]
+                (Kernel::Avx2(_), true) if wanted >= GROUP / 2 => self.work_avx2::<true, true>(cache, burst),
+                // There is nothing for less than a group otherwise.
                 (_, false) if wanted < GROUP => self.work_few::<false>(cache, burst),
                 (_, true) if wanted < GROUP => self.work_few::<true>(cache, burst),
-                #[cfg(target_arch = "x86_64")]
-                (Kernel::Avx2(_), false) => self.work_avx2::<false>(cache, burst),
-                #[cfg(target_arch = "x86_64")]
-                (Kernel::Avx2(_), true) => self.work_avx2::<true>(cache, burst),
-                (Kernel::Portable, false) => self.work_portable::<false>(cache, burst),
-                (Kernel::Portable, true) => self.work_portable::<true>(cache, burst),
+                (_, false) => self.work_portable::<false>(cache, burst),
+                (_, true) => self.work_portable::<true>(cache, burst),
             }
         }
     }
@@ -248,10 +252,14 @@ impl<F: RxFormat> RxQueue<F> {
     /// The CPU has AVX2.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    unsafe fn work_avx2<const INFO: bool>(&mut self, cache: &mut PoolCache, burst: &mut Burst) -> usize {
+    unsafe fn work_avx2<const INFO: bool, const HALF_ONE: bool>(
+        &mut self,
+        cache: &mut PoolCache,
+        burst: &mut Burst,
+    ) -> usize {
         // SAFETY: as in `work_avx512`.
         self.receive::<INFO>(cache, burst, |run, shape, quirks| unsafe {
-            super::avx2::rx_groups::<F, INFO>(run, shape, quirks)
+            super::avx2::rx_groups::<F, INFO, HALF_ONE>(run, shape, quirks)
         })
     }
 

@@ -6,7 +6,7 @@ mod join;
 mod steady;
 mod toy;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::unusual::segments_per_cut;
 use super::*;
@@ -63,6 +63,8 @@ fn receive_by<F: RxFormat<Quirks = ()>>() {
             let mut burst = Burst::with_limit(1 + dice.roll(most)).unwrap();
             let got = rx.burst(&mut cache, &mut burst);
             assert_eq!(got, burst.len());
+            let buffers: BTreeSet<u32> = rx.slots.iter().copied().collect();
+            assert_eq!(buffers.len(), size, "seed {seed}: one buffer in two slots");
             for (i, packet) in burst.iter().enumerate() {
                 assert_eq!(Some(bytes(packet)), oracle.pop_front(), "seed {seed}");
                 assert_eq!(burst.rx_info(i).hash, want_info.then_some(0xdead));

@@ -220,8 +220,8 @@ impl<F: TxFormat> TxQueue<F> {
                 Kernel::Avx512(_) if burst.len() <= GROUP => self.work_group(cache, burst),
                 #[cfg(target_arch = "x86_64")]
                 Kernel::Avx512(_) => self.work_avx512(cache, burst),
-                // The others have nothing for less than a group.
-                _ if burst.len() < GROUP => self.work_portable(cache, burst),
+                // There is nothing for less than half a group.
+                _ if burst.len() < GROUP / 2 => self.work_portable(cache, burst),
                 #[cfg(target_arch = "x86_64")]
                 Kernel::Avx2(_) => self.work_avx2(cache, burst),
                 Kernel::Portable => self.work_portable(cache, burst),

@@ -117,7 +117,9 @@ fn walk<F: RxFormat<Quirks = ()>>(seed: u64, bits: u16) {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let case = format!("seed {seed}, vectors of {bits} bits");
     let sizes = [[32, 64, 72, 256][dice.roll(4)], [32, 64, 72, 256][dice.roll(4)]];
-    let (limit, want_info) = (1 + dice.roll(64), dice.roll(2) == 0);
+    // Of many frames, of a group at most: each has a way of its own.
+    let most = [64, 8][dice.roll(2)];
+    let (limit, want_info) = (1 + dice.roll(most), dice.roll(2) == 0);
     let mostly = if dice.roll(4) == 0 { Verdict::Drop } else { Verdict::Send };
     // Plain frames alone in some walks, so that runs are long.
     let odd = dice.roll(3);
