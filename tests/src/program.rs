@@ -78,7 +78,12 @@ impl Program {
 
     /// Writes a line to its standard input, which must be a pipe, and returns the line that it answers with.
     pub fn ask(&mut self, line: &str, timeout: Duration) -> Result<String> {
-        let before = self.stdout.text().len();
+        // The end of a line that it is still printing is no answer.
+        let before = poll("the end of its last line", timeout, EVERY, || {
+            let text = self.stdout.text();
+            Ok((text.is_empty() || text.ends_with('\n')).then_some(text.len()))
+        });
+        let before = before.map_err(|error| error.with(self.evidence()))?;
         let input = self.child.stdin.as_mut().ok_or_else(|| Error::new("its standard input is no pipe"))?;
         input.write_all(format!("{line}\n").as_bytes()).map_err(Error::during(format!("sending {line:?}")))?;
         poll(&format!("an answer to {line:?}"), timeout, EVERY, || {
@@ -167,5 +172,20 @@ impl Stream {
             let _ = reader.join();
         }
         self.text()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_earlier_line_is_no_answer() -> Result<()> {
+        let mut command = Command::new("sh");
+        command.args(["-c", "printf serving; sleep 0.3; echo; read line; echo got $line"]).stdin(Stdio::piped());
+        let mut program = Program::spawn(command)?;
+        program.wait_for("serving", Duration::from_secs(60))?;
+        assert_eq!(program.ask("it", Duration::from_secs(60))?, "got it");
+        Ok(())
     }
 }
